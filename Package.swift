@@ -1,0 +1,61 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Optional libraries are chosen through the environment, which SwiftPM has in its cache key; a probe
+// of the file system here would go stale. The Makefile sets these when the headers are installed.
+let hasLibrary = { (name: String) in Context.environment["BUS1_WITH_\(name)"] == "1" }
+let withUring = hasLibrary("URING")
+let withNuma = hasLibrary("NUMA")
+
+let strictC: [CSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableWarning("all"), .enableWarning("extra"), .enableWarning("conversion"),
+    .enableWarning("strict-prototypes"), .enableWarning("missing-prototypes"),
+    .define("_GNU_SOURCE"),
+]
+let strictSwift: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableExperimentalFeature("Lifetimes"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+let package = Package(
+    name: "bus1",
+    products: [
+        .library(name: "Bus1Shm", targets: ["Bus1Shm"]),
+        .executable(name: "bus1-bench", targets: ["bus1-bench"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // Bytes, order and sleep. Never says peer, node or handle.
+        .target(
+            name: "CShmRing",
+            cSettings: strictC + (withNuma ? [.define("SHMRING_WITH_NUMA")] : []),
+            linkerSettings: withNuma ? [.linkedLibrary("numa")] : []),
+        // What the broker and the peers ask of the kernel: sockets, descriptors, processes, events.
+        .target(
+            name: "CBus1System",
+            cSettings: strictC + (withUring ? [.define("BUS1_WITH_URING")] : []),
+            linkerSettings: withUring ? [.linkedLibrary("uring")] : []),
+        // Authority: peers, nodes, handles, transactions, the broker.
+        .target(name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
+        // The rivals and the yardsticks, each at its best.
+        .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),
+        .executableTarget(
+            name: "bus1-bench",
+            dependencies: [
+                "Bus1Shm", "CBench",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            swiftSettings: strictSwift),
+        .testTarget(
+            name: "Bus1ShmTests", dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "bus1-bench"],
+            swiftSettings: strictSwift),
+    ]
+)

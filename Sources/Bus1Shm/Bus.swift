@@ -1,0 +1,5 @@
+/// An address and a policy; holds nothing.
+public struct Bus: Sendable {
+    public let path: String
+    public init(path: String) { self.path = path }
+}

@@ -1,0 +1,2 @@
+/* The rivals and the yardsticks. */
+#pragma once

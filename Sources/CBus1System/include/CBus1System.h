@@ -1,0 +1,2 @@
+/* What the broker and the peers ask of the kernel: sockets, descriptors, processes, events. */
+#pragma once

@@ -1,0 +1,1 @@
+#include "CBus1System.h"

@@ -1,0 +1,71 @@
+/*
+ * shmring_clock.h - stamps: one clock for all processes of a machine.
+ *
+ * The invariant TSC where the kernel itself trusts it (clocksource tsc), else CLOCK_MONOTONIC. The
+ * broker decides once and writes it into the bus page; peers copy that into a struct shmring_clock.
+ *
+ * Guarantees:
+ *   1. A reading is taken after every earlier instruction of the thread has completed, and loads
+ *      after shmring_clock_now_then_loads come after the reading.
+ *   2. shmring_clock_wait_past(stamp) returns once the clock reads more than the stamp: then every
+ *      reading that begins later, on any core, is larger.
+ *
+ * NOTE - stamps are ticks, not nanoseconds; shmring_clock_ns converts. 62 bits: 51 years at 2.6 GHz.
+ */
+#pragma once
+
+#include <time.h>
+
+#include "shmring_atomics.h"
+#include "shmring_layout.h"
+
+struct shmring_clock {
+    uint32_t source;    /* enum shmring_clock_source */
+    uint32_t coarse_ns; /* tests only: readings are rounded down to a multiple; 0 in life */
+    uint64_t ticks_base, ns_base, ns_per_tick_q32;
+};
+
+/* Chooses the source for a new bus: reads sysfs. `force`: 0 or an enum shmring_clock_source. */
+void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page);
+/* Copies the bus page's choice. SHMRING_E_CORRUPT when it makes no sense on this machine. */
+int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clock *clock);
+/* Nanoseconds since boot of a stamp. */
+uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp);
+const char *shmring_clock_source_name(uint32_t source);
+
+uint64_t shmring_clock_monotonic(uint32_t coarse_ns); /* the slow source, out of line */
+
+/* A fenced reading. */
+SHMRING_INLINE uint64_t shmring_clock_now(const struct shmring_clock *clock)
+{
+#if defined(__x86_64__)
+    if (shmring_likely(clock->source == SHMRING_CLOCK_TSC)) {
+        uint32_t low, high;
+        /* lfence: rdtsc waits for every earlier instruction. "memory" keeps the compiler in line. */
+        __asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high)::"memory");
+        return (uint64_t)high << 32 | low;
+    }
+#endif
+    return shmring_clock_monotonic(clock->coarse_ns);
+}
+
+/* A fenced reading that later loads stay behind. */
+SHMRING_INLINE uint64_t shmring_clock_now_then_loads(const struct shmring_clock *clock)
+{
+    uint64_t now = shmring_clock_now(clock);
+#if defined(__x86_64__)
+    __asm__ volatile("lfence" ::: "memory");
+#else
+    shmring_fence_full();
+#endif
+    return now;
+}
+
+/* The commit wait. Empty on a TSC, whose next reading differs; at most a tick on a coarse clock. */
+SHMRING_INLINE void shmring_clock_wait_past(const struct shmring_clock *clock, uint64_t stamp)
+{
+    if (shmring_likely(clock->source == SHMRING_CLOCK_TSC))
+        return;
+    while (shmring_clock_monotonic(clock->coarse_ns) <= stamp)
+        shmring_pause();
+}
