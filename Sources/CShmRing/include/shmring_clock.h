@@ -10,7 +10,7 @@
  *   2. shmring_clock_wait_past(stamp) returns once the clock reads more than the stamp: then every
  *      reading that begins later, on any core, is larger.
  *
- * NOTE - stamps are ticks, not nanoseconds; shmring_clock_ns converts. 62 bits: 51 years at 2.6 GHz.
+ * NOTE - stamps are ticks, not nanoseconds; shmring_clock_ns converts, in about 50 ns. 62 bits: 51 years at 2.6 GHz.
  */
 #pragma once
 
@@ -22,7 +22,7 @@
 struct shmring_clock {
     uint32_t source;    /* enum shmring_clock_source */
     uint32_t coarse_ns; /* tests only: readings are rounded down to a multiple; 0 in life */
-    uint64_t ticks_base, ns_base, ns_per_tick_q32;
+    uint64_t ns_per_tick_q32; /* only for showing stamps as times */
 };
 
 /* Chooses the source for a new bus: reads sysfs. `force`: 0 or an enum shmring_clock_source. */

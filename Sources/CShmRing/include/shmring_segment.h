@@ -85,6 +85,8 @@ void shmring_segment_unmap(struct shmring_mapping *mapping);
 /* Sizes, in bytes. 0 when a parameter is out of range. */
 uint64_t shmring_ring_bytes(uint32_t capacity, uint32_t slot_bytes);
 uint64_t shmring_claims_bytes(uint32_t lanes);
+/* Where the slots begin: behind the control page and resume[], on a page of their own. */
+uint64_t shmring_ring_slots_offset(uint32_t capacity);
 uint64_t shmring_outbox_bytes(uint32_t lanes);
 
 /* Make, initialise and seal as the table in shmring_layout.h says (FUTURE_WRITE is added later by

@@ -1,0 +1,100 @@
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "CShmRing.h"
+
+int shmring_producer_init(struct shmring_producer *producer, const struct shmring_mapping *ring,
+                          uint64_t *claim_word, uint32_t sender)
+{
+    struct shmring_ring_control *control = ring->base;
+    /* Copied once: another process may write it. */
+    uint32_t capacity = shmring_load_relaxed_u32(&control->header.param_a);
+    uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
+    uint32_t ring_id = shmring_load_relaxed_u32(&control->header.id);
+    uint64_t byte_count = shmring_ring_bytes(capacity, slot_bytes);
+    if (byte_count == 0 || byte_count != ring->byte_count || ring_id >= SHMRING_RINGS_MAX ||
+        sender >= SHMRING_SENDERS_MAX)
+        return SHMRING_E_CORRUPT;
+    *producer = (struct shmring_producer){
+        .control = control,
+        .resume = (const uint64_t *)(void *)((uint8_t *)ring->base + SHMRING_RESUME_OFFSET),
+        .slots = (uint8_t *)ring->base + shmring_ring_slots_offset(capacity),
+        .claim_word = claim_word,
+        .mask = capacity - 1,
+        .capacity = capacity,
+        .unicast_room = capacity - capacity / 8,
+        .slot_shift = (uint32_t)__builtin_ctz(slot_bytes),
+        .body_bytes = slot_bytes - SHMRING_SLOT_HEADER_BYTES,
+        .ring_id = ring_id,
+        .sender = sender,
+        .event_fd = -1,
+    };
+    /* Whoever joins late must know what is out of service before its first claim. */
+    uint64_t tail = shmring_load_relaxed(&control->tail);
+    (void)shmring_producer_refresh(producer, tail, 1, producer->unicast_room);
+    return SHMRING_OK;
+}
+
+int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *claim_word,
+                                uint64_t room, uint64_t *position)
+{
+    while (shmring_producer_is_hole(producer, *position)) {
+        int result = shmring_producer_claim_range(producer, claim_word, 1, room, position);
+        if (result)
+            return result;
+    }
+    return SHMRING_OK;
+}
+
+int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
+                        struct shmring_batch *batch)
+{
+    *batch = (struct shmring_batch){0};
+    if (wanted > SHMRING_CLAIM_COUNT_MAX)
+        wanted = SHMRING_CLAIM_COUNT_MAX;
+    for (;;) {
+        uint64_t tail = shmring_load_relaxed(&producer->control->tail);
+        uint64_t room = producer->unicast_room;
+        if (tail + wanted - producer->head_seen > room) {
+            int full = shmring_producer_refresh(producer, tail, 1, room);
+            if (full == SHMRING_E_CORRUPT)
+                return full;
+        }
+        uint64_t used = tail - producer->head_seen;
+        uint64_t count = used + wanted <= room ? wanted : used < room ? room - used : 1;
+        int result = shmring_producer_claim_range(producer, producer->claim_word, count, room,
+                                                  &batch->position);
+        if (result == SHMRING_E_FULL && count > 1)
+            continue; /* another producer took part of it: count anew */
+        if (result)
+            return result;
+        batch->count = count;
+        bool usable = false;
+        for (uint64_t i = 0; i < count && !usable; i++)
+            usable = !shmring_producer_is_hole(producer, batch->position + i);
+        if (usable)
+            return SHMRING_OK;
+    }
+}
+
+void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number)
+{
+    struct shmring_ring_control *control = producer->control;
+    if ((park_number & SHMRING_PARKED_ON_EVENT) != 0) {
+        uint64_t one = 1;
+        /* A full counter (EAGAIN) is as good: the descriptor is readable. The receiver bounds its
+         * wait, since strangers share the descriptor. */
+        if (producer->event_fd >= 0)
+            (void)!write(producer->event_fd, &one, sizeof one);
+    }
+    /* SYNC D3 acq_rel, pairs with D4 in shmring_inbox_park: the futex compares this word, so a
+     * receiver that is about to sleep does not. Also with an event descriptor: the receiver may have
+     * changed its way of sleeping since it wrote the park number. */
+    (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
+    (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    /* Only now: the other way round a sender killed in between would leave everybody asleep, since
+     * those who come later see 0. Failing is fine: the receiver has woken and parked anew. */
+    (void)shmring_cas_acq_rel(&control->parked, &park_number, 0);
+}
