@@ -15,6 +15,8 @@ const char *shmring_error_text(int error)
     case SHMRING_E_CORRUPT: return "corrupt: another process wrote what no honest one writes";
     case SHMRING_E_ABORTED: return "aborted: the commit word was aborted";
     case SHMRING_E_TOO_LARGE: return "too large: beyond a fixed limit";
+    case SHMRING_E_UNKNOWN_SENDER: return "unknown sender: not introduced yet";
+    case SHMRING_E_ATTENTION: return "attention: the broker wrote";
     default: return error < 0 ? "refused by the kernel" : "unknown";
     }
 }

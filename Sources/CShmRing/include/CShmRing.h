@@ -1,7 +1,11 @@
-/* CShmRing - bytes, order and sleep. See docs/architecture.md for where to start. */
+/* CShmRing - bytes, order and sleep. docs/architecture.md says where to start. A message moves through
+ * these headers from top to bottom, and none includes one below it. */
 #pragma once
 
 #include "shmring_atomics.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"
 #include "shmring_clock.h"
+#include "shmring_ring.h"
+#include "shmring_transaction.h"
+#include "shmring_inbox.h"

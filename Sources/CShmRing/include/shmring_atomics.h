@@ -57,7 +57,12 @@ SHMRING_INLINE uint64_t shmring_exchange_acq_rel(uint64_t *word, uint64_t value)
 
 SHMRING_INLINE void shmring_fence_full(void)
 {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+    /* Any locked instruction is a full barrier; mfence costs 17 ns more. */
+    __asm__ volatile("lock addl $0, -4(%%rsp)" ::: "memory", "cc");
+#else
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
 }
 
 /* An exchange that is also a full barrier. On x86 one instruction is both; elsewhere an atomic

@@ -64,7 +64,8 @@ _Static_assert(sizeof(struct shmring_header) == 64, "one line");
 struct shmring_ring_control {
     struct shmring_header header; /* fixed after init */
     uint64_t pad0[8];
-    uint64_t tail; /* producers: the next position to claim */
+    uint64_t tail; /* producers: the next position to claim; begins at capacity, like head, so that
+                    * a slot of zeroes is unwritten */
     uint64_t pad1[15];
     uint64_t head;           /* consumer: every position below it is done with */
     uint64_t out_of_service; /* consumer: indices that resume[] takes out; published before head */

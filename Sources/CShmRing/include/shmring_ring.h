@@ -56,6 +56,10 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
 int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *claim_word,
                                 uint64_t room, uint64_t *position);
 
+/* Waits for room, up to deadline_ns (CLOCK_MONOTONIC) and some ms at a time. SHMRING_OK: there was
+ * room, try again. SHMRING_E_FULL: not yet. SHMRING_E_CORRUPT. */
+int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns);
+
 SHMRING_INLINE struct shmring_slot *shmring_producer_slot(const struct shmring_producer *producer,
                                                           uint64_t position)
 {

@@ -30,7 +30,9 @@ enum shmring_error {
     SHMRING_E_FORKED = 8,    /* this process was forked from the one that made the mapping */
     SHMRING_E_CORRUPT = 9,   /* another process wrote what no honest one writes */
     SHMRING_E_ABORTED = 10,  /* the commit word was aborted: begin again */
-    SHMRING_E_TOO_LARGE = 11 /* beyond a fixed limit */
+    SHMRING_E_TOO_LARGE = 11, /* beyond a fixed limit */
+    SHMRING_E_UNKNOWN_SENDER = 12, /* a message of somebody not introduced yet */
+    SHMRING_E_ATTENTION = 13,      /* the broker wrote: read its socket */
 };
 /* The error's name and meaning, for messages. Never NULL. */
 const char *shmring_error_text(int error);

@@ -1,0 +1,168 @@
+/* A consumer: one ring as its receiver sees it, and the head it publishes. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "CShmRing.h"
+
+int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmring_mapping *ring,
+                          bool foreign)
+{
+    struct shmring_ring_control *control = ring->base;
+    uint32_t capacity = shmring_load_relaxed_u32(&control->header.param_a);
+    uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
+    uint64_t byte_count = shmring_ring_bytes(capacity, slot_bytes);
+    if (byte_count == 0 || byte_count != ring->byte_count)
+        return SHMRING_E_CORRUPT;
+    *consumer = (struct shmring_consumer){
+        .control = control,
+        .resume = (uint64_t *)(void *)((uint8_t *)ring->base + SHMRING_RESUME_OFFSET),
+        .slots = (const uint8_t *)ring->base + shmring_ring_slots_offset(capacity),
+        .mask = capacity - 1,
+        .capacity = capacity,
+        .publish_every = capacity / 8,
+        .slot_shift = (uint32_t)__builtin_ctz(slot_bytes),
+        .body_bytes = slot_bytes - SHMRING_SLOT_HEADER_BYTES,
+        .ring_id = shmring_load_relaxed_u32(&control->header.id),
+        .foreign = foreign,
+    };
+    /* A new ring: its head is where its maker put it, and nobody but this consumer moves it. */
+    consumer->head = shmring_load_relaxed(&control->head);
+    consumer->next = consumer->head;
+    return SHMRING_OK;
+}
+
+void shmring_consumer_deinit(struct shmring_consumer *consumer)
+{
+    free(consumer->open);
+    free(consumer->retired);
+    free(consumer->senders);
+    *consumer = (struct shmring_consumer){0};
+}
+
+static int grow_senders(struct shmring_consumer *consumer, uint32_t sender)
+{
+    if (sender >= SHMRING_SENDERS_MAX)
+        return SHMRING_E_CORRUPT;
+    if (sender < consumer->sender_count)
+        return SHMRING_OK;
+    uint32_t count = consumer->sender_count ? consumer->sender_count : 8;
+    while (count <= sender)
+        count *= 2;
+    struct shmring_sender_view *grown = realloc(consumer->senders, count * sizeof *grown);
+    if (grown == NULL)
+        return -ENOMEM;
+    memset(grown + consumer->sender_count, 0,
+           (count - consumer->sender_count) * sizeof *grown);
+    consumer->senders = grown;
+    consumer->sender_count = count;
+    return SHMRING_OK;
+}
+
+int shmring_consumer_set_sender(struct shmring_consumer *consumer, uint32_t sender,
+                                const struct shmring_outbox *outbox, uint32_t lanes)
+{
+    int result = grow_senders(consumer, sender);
+    if (result)
+        return result;
+    consumer->senders[sender] = (struct shmring_sender_view){
+        .outbox = outbox, .commit_words = lanes * SHMRING_COMMIT_WORDS};
+    return SHMRING_OK;
+}
+
+int shmring_consumer_drop_sender(struct shmring_consumer *consumer, uint32_t sender)
+{
+    int result = grow_senders(consumer, sender);
+    if (result)
+        return result;
+    consumer->senders[sender] = (struct shmring_sender_view){.gone = 1};
+    return SHMRING_OK;
+}
+
+/* The index of this position goes back into service, a full lap behind everything claimed so far:
+ * any nearer, a claim made while it was out could fall on it. */
+void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint32_t retired_index,
+                                        struct shmring_inbox_counts *counts)
+{
+    uint64_t position = consumer->retired[retired_index].position;
+    uint64_t tail = shmring_load_acquire(&consumer->control->tail);
+    uint64_t laps = (tail + consumer->capacity - position + consumer->mask) / consumer->capacity;
+    uint64_t from = position + laps * consumer->capacity;
+    if (from > consumer->in_service_from)
+        consumer->in_service_from = from;
+    shmring_store_release(&consumer->resume[position & consumer->mask], from);
+    consumer->retired[retired_index] = consumer->retired[--consumer->retired_count];
+    counts->returned_to_service++;
+}
+
+void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position)
+{
+    if (shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
+        return; /* written after all */
+    for (uint32_t i = consumer->open_first; i < consumer->open_end; i++)
+        if (consumer->open[i].position == position &&
+            consumer->open[i].state == SHMRING_OPEN_UNRESOLVED)
+            consumer->open[i].state = SHMRING_OPEN_DONE;
+    for (uint32_t i = 0; i < consumer->retired_count; i++)
+        if (consumer->retired[i].position == position)
+            consumer->retired[i].state = SHMRING_OPEN_DONE; /* the next look returns it to service */
+}
+
+/* An eighth of a lap has gone by and the first open slot is still unwritten: its index goes out of
+ * service, so that head, and with it everybody else, can go on. */
+static bool retire_first(struct shmring_consumer *consumer)
+{
+    struct shmring_open *first = &consumer->open[consumer->open_first];
+    if (first->state != SHMRING_OPEN_UNRESOLVED ||
+        consumer->next - first->position < consumer->publish_every ||
+        consumer->retired_count == SHMRING_RETIRED_MAX || consumer->retired == NULL ||
+        shmring_consumer_header(consumer, first->position) >> SHMRING_POSITION_SHIFT ==
+            first->position)
+        return false;
+    /* SYNC R5a relaxed, published by R5 below: who reads the head that makes room on this index for
+     * the next lap finds the index out of service, and the count that says that one is. */
+    shmring_store_relaxed(&consumer->resume[first->position & consumer->mask], UINT64_MAX);
+    consumer->retired[consumer->retired_count++] = *first;
+    shmring_store_relaxed(&consumer->control->out_of_service, 1);
+    consumer->open_first++;
+    return true;
+}
+
+void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check_waiters)
+{
+    for (;;) {
+        while (consumer->open_first < consumer->open_end &&
+               consumer->open[consumer->open_first].state == SHMRING_OPEN_DONE)
+            consumer->open_first++;
+        if (consumer->open_first == consumer->open_end || !retire_first(consumer))
+            break;
+    }
+    uint64_t head = consumer->next;
+    if (consumer->open_first < consumer->open_end)
+        head = consumer->open[consumer->open_first].position;
+    else
+        consumer->open_first = consumer->open_end = 0;
+    if (consumer->in_service_from != 0 && consumer->retired_count == 0 &&
+        head >= consumer->in_service_from) {
+        consumer->in_service_from = 0;
+        shmring_store_relaxed(&consumer->control->out_of_service, 0);
+    }
+    if (head != consumer->head) {
+        consumer->head = head;
+        /* SYNC R5 release, pairs with R4 in shmring_producer_refresh: every slot below head has been
+         * copied, and resume[] and out_of_service stand as they are to be. */
+        shmring_store_release(&consumer->control->head, head);
+    }
+    if (!check_waiters)
+        return;
+    /* SYNC W2 full barrier, pairs with W1 in shmring_producer_wait: either the waiter's second look
+     * finds this head, or the load below finds the waiter. */
+    shmring_fence_full();
+    if (shmring_load_relaxed_u32(&consumer->control->waiters) != 0) {
+        shmring_store_relaxed_u32(&consumer->control->waiters, 0);
+        (void)shmring_fetch_add_acq_rel_u32(&consumer->control->room, 1);
+        (void)syscall(SYS_futex, &consumer->control->room, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    }
+}

@@ -1,0 +1,180 @@
+/*
+ * Sleep and wake. A receiver parks: a park number in each ring, a full barrier, one more look, then
+ * the futex. A sender that sees the number rings first and only then swaps it to 0.
+ *
+ * Every word here is a hint: after each wake everything is looked at anew, and no wait is longer than
+ * LONGEST_SLEEP_NS, so that a hostile writer of doorbell or parked delays its own domain at most.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "CShmRing.h"
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define LONGEST_SLEEP_NS UINT64_C(250000000)
+#define POLL_NS UINT64_C(1000000) /* where several words cannot be waited for at once */
+#define NS_PER_S UINT64_C(1000000000)
+
+/* As <linux/futex.h> has it from 5.16 on; older headers lack it. */
+struct waitv {
+    uint64_t val, uaddr;
+    uint32_t flags, reserved;
+};
+#define WAITV_U32 2u
+#define WAITV_MAX 128u
+
+static uint32_t waitv_refused; /* 1 once the kernel said ENOSYS; relaxed: a late reader asks again */
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+}
+
+/* Waits until a word changes, a wake, a signal, or the time; which of them does not matter. */
+static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
+{
+    struct timespec until = to_timespec(until_ns);
+    if (count > 1 && !shmring_load_relaxed_u32(&waitv_refused)) {
+        long r = syscall(SYS_futex_waitv, words, count, 0, &until, CLOCK_MONOTONIC);
+        if (r >= 0 || errno != ENOSYS)
+            return;
+        shmring_store_relaxed_u32(&waitv_refused, 1);
+    }
+    uint64_t now = monotonic_ns();
+    if (count > 1 && until_ns > now + POLL_NS)
+        until = to_timespec(now + POLL_NS);
+    (void)syscall(SYS_futex, words[0].uaddr, FUTEX_WAIT_BITSET, (uint32_t)words[0].val, &until, NULL,
+                  FUTEX_BITSET_MATCH_ANY);
+}
+
+const char *shmring_doorbell_name(void)
+{
+    struct timespec past = {0};
+    uint32_t word = 0;
+    struct waitv words = {.uaddr = (uint64_t)(uintptr_t)&word, .flags = WAITV_U32, .val = 1};
+    if (syscall(SYS_futex_waitv, &words, 1, 0, &past, CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
+        return "futex, polling every ms above one ring";
+    return "futex_waitv";
+}
+
+static void announce(struct shmring_inbox *inbox, uint64_t number)
+{
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        shmring_store_relaxed(&inbox->rings[r]->control->parked, number);
+    /* SYNC D2 full barrier, pairs with D1 in shmring_producer_finish: the look that follows finds the
+     * message, or its sender finds the number. Without it both miss, and the receiver sleeps. */
+    shmring_fence_full();
+}
+
+static bool attention_changed(const struct shmring_inbox *inbox)
+{
+    return shmring_load_acquire_u32(inbox->attention) != inbox->attention_seen;
+}
+
+/* One parking: SHMRING_E_EMPTY after a wake or the time, or what the second look found. */
+static int park(struct shmring_inbox *inbox, struct shmring_message *message, uint64_t until_ns)
+{
+    struct waitv words[WAITV_MAX];
+    uint32_t count = 0;
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        uint32_t *bell = &inbox->rings[r]->control->doorbell;
+        /* SYNC D4 acquire, pairs with D3 in shmring_producer_ring: read before the number is
+         * announced, so that who rings for this number changes it against what is waited for. */
+        uint32_t value = shmring_load_acquire_u32(bell);
+        words[count++] = (struct waitv){
+            .val = value, .uaddr = (uint64_t)(uintptr_t)bell, .flags = WAITV_U32};
+    }
+    words[count++] = (struct waitv){.val = inbox->attention_seen,
+                                    .uaddr = (uint64_t)(uintptr_t)inbox->attention,
+                                    .flags = WAITV_U32};
+    uint64_t number = ++inbox->park_number & ~SHMRING_PARKED_ON_EVENT;
+    announce(inbox, number);
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        shmring_consumer_publish_head(inbox->rings[r], true);
+    int result = shmring_inbox_take_slow(inbox, message, true);
+    if (result == SHMRING_E_EMPTY && !attention_changed(inbox)) {
+        inbox->counts.parked++;
+        sleep_on(words, count, until_ns);
+    }
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        shmring_store_relaxed(&inbox->rings[r]->control->parked, 0);
+    return result;
+}
+
+int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *message,
+                       uint64_t spin_ns, uint64_t deadline_ns)
+{
+    uint64_t spin_until = 0;
+    for (uint64_t turn = 1;; turn++) {
+        int result = shmring_inbox_take(inbox, message);
+        if (result != SHMRING_E_EMPTY)
+            return result;
+        if (attention_changed(inbox))
+            return SHMRING_E_ATTENTION;
+        if (spin_ns == UINT64_MAX && deadline_ns == UINT64_MAX)
+            continue;
+        /* The first turns of a wait count nanoseconds: no clock, no pause. */
+        if (spin_ns != 0 && (turn & 255) != 0)
+            continue;
+        uint64_t now = monotonic_ns();
+        if (now >= deadline_ns)
+            return shmring_inbox_take_slow(inbox, message, true);
+        if (spin_until == 0)
+            spin_until = spin_ns > UINT64_MAX - now ? UINT64_MAX : now + spin_ns;
+        if (now < spin_until)
+            continue;
+        uint64_t until = now + LONGEST_SLEEP_NS;
+        result = park(inbox, message, until < deadline_ns ? until : deadline_ns);
+        if (result != SHMRING_E_EMPTY)
+            return result;
+        spin_until = 0; /* a wake is news: what it announced may still be on its way */
+    }
+}
+
+int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *message)
+{
+    uint64_t number = ++inbox->park_number | SHMRING_PARKED_ON_EVENT;
+    announce(inbox, number);
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        shmring_consumer_publish_head(inbox->rings[r], true);
+    int result = shmring_inbox_take_slow(inbox, message, true);
+    if (result == SHMRING_E_EMPTY && attention_changed(inbox))
+        return SHMRING_E_ATTENTION;
+    return result;
+}
+
+int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns)
+{
+    struct shmring_ring_control *control = producer->control;
+    uint32_t counted = shmring_load_acquire_u32(&control->room);
+    shmring_store_relaxed_u32(&control->waiters, 1);
+    /* SYNC W1 full barrier, pairs with W2 in shmring_consumer_publish_head: the look that follows
+     * finds the new head, or the consumer finds the waiter. */
+    shmring_fence_full();
+    uint64_t tail = shmring_load_relaxed(&control->tail);
+    int result = shmring_producer_refresh(producer, tail, 1, room);
+    if (result != SHMRING_E_FULL)
+        return result;
+    uint64_t now = monotonic_ns();
+    if (now >= deadline_ns)
+        return SHMRING_E_FULL;
+    /* Bounded: a receiver that publishes head while it is idle reads `waiters` without a barrier. */
+    uint64_t until = now + 10 * POLL_NS;
+    struct timespec at = to_timespec(until < deadline_ns ? until : deadline_ns);
+    (void)syscall(SYS_futex, &control->room, FUTEX_WAIT_BITSET, counted, &at, NULL,
+                  FUTEX_BITSET_MATCH_ANY);
+    tail = shmring_load_relaxed(&control->tail);
+    return shmring_producer_refresh(producer, tail, 1, room);
+}

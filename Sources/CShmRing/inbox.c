@@ -1,0 +1,506 @@
+/*
+ * The longer look: what shmring_inbox_take does not decide by one slot alone.
+ *
+ * A look begins with t0 = clock, then reads every ring up to its tail. What is pending in that look
+ * is waited for; what happened before t0 is then delivered in the order of stamps. Everything else
+ * carries a stamp of at least t0, or has not happened yet: it stays open and is read again by the
+ * next look. (design.md section 6, "Several rings"; with one ring it is the look-ahead of a
+ * multicast.)
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "CShmRing.h"
+
+#define READY_RETIRED UINT32_C(0x80000000)
+
+void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock *clock,
+                        const uint64_t *death, const uint32_t *attention)
+{
+    *inbox = (struct shmring_inbox){.clock = *clock, .death = death, .attention = attention};
+    inbox->death_seen = shmring_load_relaxed(death);
+    inbox->attention_seen = shmring_load_relaxed_u32(attention);
+}
+
+void shmring_inbox_deinit(struct shmring_inbox *inbox)
+{
+    free(inbox->ready);
+    inbox->ready = NULL;
+}
+
+static void choose_path(struct shmring_inbox *inbox)
+{
+    inbox->only = NULL;
+    if (inbox->ring_count != 1 || inbox->waiting || inbox->ready_first != inbox->ready_end)
+        return;
+    struct shmring_consumer *ring = inbox->rings[0];
+    if (ring->open_first == ring->open_end && ring->retired_count == 0 &&
+        ring->in_service_from == 0)
+        inbox->only = ring;
+}
+
+int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
+{
+    if (inbox->ring_count == SHMRING_INBOX_RINGS_MAX)
+        return SHMRING_E_TOO_LARGE;
+    inbox->rings[inbox->ring_count++] = consumer;
+    if (consumer->body_bytes > inbox->body_bytes_max)
+        inbox->body_bytes_max = consumer->body_bytes;
+    choose_path(inbox);
+    return SHMRING_OK;
+}
+
+void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
+{
+    uint32_t at = 0;
+    while (at < inbox->ring_count && inbox->rings[at] != consumer)
+        at++;
+    if (at == inbox->ring_count)
+        return;
+    /* What a look had put in order refers to rings by index: forget the look, its slots stay open. */
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        for (uint32_t i = inbox->rings[r]->open_first; i < inbox->rings[r]->open_end; i++)
+            if (inbox->rings[r]->open[i].state != SHMRING_OPEN_DONE)
+                inbox->rings[r]->open[i].state = SHMRING_OPEN_UNRESOLVED;
+    inbox->ready_first = inbox->ready_end = 0;
+    inbox->waiting = 0;
+    inbox->rings[at] = inbox->rings[--inbox->ring_count];
+    choose_path(inbox);
+}
+
+/* ---- one slot ------------------------------------------------------------------------------- */
+
+static int trouble(struct shmring_inbox *inbox, uint32_t ring, uint32_t sender, int error)
+{
+    inbox->trouble_ring = ring;
+    inbox->trouble_sender = sender;
+    return error;
+}
+
+/* Asks the commit word of a multicast. */
+static void resolve(struct shmring_inbox *inbox, struct shmring_consumer *consumer,
+                    struct shmring_open *open)
+{
+    const struct shmring_sender_view *view = &consumer->senders[open->sender];
+    uint64_t index = open->commit >> 32;
+    uint64_t generation = open->commit & SHMRING_COMMIT_GENERATION_MASK;
+    if (view->gone || view->outbox == NULL || index >= view->commit_words) {
+        open->state = SHMRING_OPEN_DONE;
+        return;
+    }
+    const uint64_t *words = (const uint64_t *)(const void *)(view->outbox + 1);
+    /* SYNC C2 acquire, pairs with C1 in shmring_transaction_commit. Seen committed, every slot of
+     * the transaction is visible; the reads that the look makes after it stay after it. */
+    uint64_t word = shmring_load_acquire(&words[index]);
+    uint64_t state = word & SHMRING_COMMIT_STATE_MASK;
+    bool same = (word >> 32 & SHMRING_COMMIT_GENERATION_MASK) == generation;
+    if (state == SHMRING_COMMIT_PENDING && same) {
+        open->state = SHMRING_OPEN_PENDING;
+    } else if (state == 0 && word != 0) {
+        open->state = SHMRING_OPEN_HAPPENED;
+        open->stamp = word;
+    } else {
+        /* Aborted; or a generation that no honest sender leaves here: its own message is lost. */
+        open->state = SHMRING_OPEN_DONE;
+        inbox->counts.aborted++;
+    }
+}
+
+/* Reads an open position (again). */
+static int classify(struct shmring_inbox *inbox, uint32_t r, struct shmring_open *open)
+{
+    struct shmring_consumer *consumer = inbox->rings[r];
+    uint64_t header = shmring_consumer_header(consumer, open->position);
+    open->state = SHMRING_OPEN_UNRESOLVED;
+    if (header >> SHMRING_POSITION_SHIFT != open->position)
+        return SHMRING_OK;
+    const struct shmring_slot *slot = shmring_consumer_slot(consumer, open->position);
+    uint64_t stamp = shmring_load_relaxed(&slot->stamp);
+    uint32_t sender = (uint32_t)(shmring_load_relaxed(&slot->route) >> 16) & 0xffff;
+    switch (header & SHMRING_CLASS_MASK) {
+    case SHMRING_CLASS_UNICAST:
+        open->state = SHMRING_OPEN_HAPPENED;
+        open->stamp = stamp;
+        return SHMRING_OK;
+    case SHMRING_CLASS_MULTICAST:
+        if (sender >= consumer->sender_count ||
+            (consumer->senders[sender].outbox == NULL && !consumer->senders[sender].gone))
+            return trouble(inbox, r, sender, SHMRING_E_UNKNOWN_SENDER);
+        open->commit = stamp;
+        open->sender = sender;
+        resolve(inbox, consumer, open);
+        return SHMRING_OK;
+    case SHMRING_CLASS_VOID:
+        open->state = SHMRING_OPEN_DONE;
+        inbox->counts.voids++;
+        return SHMRING_OK;
+    default:
+        return trouble(inbox, r, sender, SHMRING_E_CORRUPT);
+    }
+}
+
+/* A stamp that the clock has not reached yet is a lie; it is read when its slot was visible. */
+static int check_stamp(struct shmring_inbox *inbox, uint32_t r, struct shmring_open *open)
+{
+    if (open->stamp < inbox->look_t0 || open->stamp <= shmring_clock_now(&inbox->clock))
+        return SHMRING_OK;
+    if (inbox->rings[r]->foreign)
+        return trouble(inbox, r, open->sender, SHMRING_E_CORRUPT);
+    open->stamp = inbox->look_t0 - 1; /* within the domain: misplaced, as its sender wished */
+    inbox->counts.clamped++;
+    return SHMRING_OK;
+}
+
+/* ---- the look ------------------------------------------------------------------------------- */
+
+static int reserve(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
+{
+    if (consumer->open == NULL) {
+        consumer->open = calloc(consumer->capacity, sizeof *consumer->open);
+        consumer->retired = calloc(SHMRING_RETIRED_MAX, sizeof *consumer->retired);
+        if (consumer->open == NULL || consumer->retired == NULL)
+            return -ENOMEM;
+    }
+    uint64_t needed = 0;
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        needed += inbox->rings[r]->capacity + SHMRING_RETIRED_MAX;
+    if (needed > inbox->ready_capacity) {
+        struct shmring_ready *grown = realloc(inbox->ready, needed * sizeof *grown);
+        if (grown == NULL)
+            return -ENOMEM;
+        inbox->ready = grown;
+        inbox->ready_capacity = (uint32_t)needed;
+    }
+    return SHMRING_OK;
+}
+
+/* Moves what is still open to the front, so that open[] never holds more than a lap. */
+static void compact(struct shmring_consumer *consumer)
+{
+    uint32_t to = 0;
+    for (uint32_t i = consumer->open_first; i < consumer->open_end; i++)
+        if (consumer->open[i].state != SHMRING_OPEN_DONE)
+            consumer->open[to++] = consumer->open[i];
+    consumer->open_first = 0;
+    consumer->open_end = to;
+}
+
+/* Reads one ring up to its tail. */
+static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
+{
+    struct shmring_consumer *consumer = inbox->rings[r];
+    int result = reserve(inbox, consumer);
+    if (result)
+        return result;
+    compact(consumer);
+    /* SYNC R7 acquire, pairs with R2: slots claimed by transactions that were over before t0 lie
+     * below it. */
+    uint64_t tail = shmring_load_acquire(&consumer->control->tail);
+    uint64_t claimed = tail - consumer->head;
+    if (claimed > consumer->capacity || claimed < consumer->next - consumer->head)
+        return trouble(inbox, r, 0, SHMRING_E_CORRUPT);
+    for (uint32_t i = 0; i < consumer->open_end; i++) {
+        result = classify(inbox, r, &consumer->open[i]);
+        if (result)
+            return result;
+        if (consumer->open[i].state != SHMRING_OPEN_UNRESOLVED)
+            inbox->counts.re_read++;
+    }
+    for (; consumer->next != tail; consumer->next++) {
+        if (consumer->in_service_from != 0 || consumer->retired_count != 0) {
+            if (consumer->next <
+                shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask])) {
+                inbox->counts.holes++;
+                continue;
+            }
+        }
+        struct shmring_open *open = &consumer->open[consumer->open_end];
+        *open = (struct shmring_open){.position = consumer->next};
+        result = classify(inbox, r, open);
+        if (result)
+            return result;
+        if (open->state == SHMRING_OPEN_DONE)
+            continue;
+        if (open->state == SHMRING_OPEN_UNRESOLVED)
+            inbox->counts.passed_over++;
+        consumer->open_end++;
+    }
+    for (uint32_t i = consumer->retired_count; i-- > 0;) {
+        if (consumer->retired[i].state != SHMRING_OPEN_DONE) {
+            result = classify(inbox, r, &consumer->retired[i]);
+            if (result)
+                return result;
+        }
+        if (consumer->retired[i].state == SHMRING_OPEN_DONE)
+            shmring_consumer_return_to_service(consumer, i, &inbox->counts);
+    }
+    return SHMRING_OK;
+}
+
+static void sift(struct shmring_ready *heap, uint32_t at, uint32_t count)
+{
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= count)
+            return;
+        if (child + 1 < count && heap[child + 1].stamp > heap[child].stamp)
+            child++;
+        if (heap[at].stamp >= heap[child].stamp)
+            return;
+        struct shmring_ready swap = heap[at];
+        heap[at] = heap[child];
+        heap[child] = swap;
+        at = child;
+    }
+}
+
+/* In place, no worse than n log n whatever a hostile sender stamps; nothing to do when sorted. */
+static bool sort_ready(struct shmring_ready *ready, uint32_t count)
+{
+    uint32_t sorted = 1;
+    while (sorted < count && ready[sorted - 1].stamp <= ready[sorted].stamp)
+        sorted++;
+    if (sorted >= count)
+        return false;
+    if (count <= 16) {
+        for (uint32_t i = 1; i < count; i++) {
+            struct shmring_ready one = ready[i];
+            uint32_t j = i;
+            for (; j > 0 && ready[j - 1].stamp > one.stamp; j--)
+                ready[j] = ready[j - 1];
+            ready[j] = one;
+        }
+        return true;
+    }
+    for (uint32_t i = count / 2; i-- > 0;)
+        sift(ready, i, count);
+    for (uint32_t i = count; i-- > 1;) {
+        struct shmring_ready swap = ready[0];
+        ready[0] = ready[i];
+        ready[i] = swap;
+        sift(ready, 0, i);
+    }
+    return true;
+}
+
+/* Puts what happened before t0 in order. */
+static int gather(struct shmring_inbox *inbox)
+{
+    inbox->ready_first = inbox->ready_end = 0;
+    inbox->waiting = 0;
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        struct shmring_consumer *consumer = inbox->rings[r];
+        uint32_t open_count = consumer->open_end;
+        for (uint32_t i = 0; i < open_count + consumer->retired_count; i++) {
+            bool retired = i >= open_count;
+            uint32_t index = retired ? i - open_count : i;
+            struct shmring_open *open = retired ? &consumer->retired[index] : &consumer->open[index];
+            if (open->state != SHMRING_OPEN_HAPPENED)
+                continue;
+            int result = check_stamp(inbox, r, open);
+            if (result) {
+                inbox->ready_end = 0; /* half a gathering is none: the next look reads all again */
+                return result;
+            }
+            if (open->stamp >= inbox->look_t0) {
+                open->state = SHMRING_OPEN_UNRESOLVED; /* the next look's */
+                continue;
+            }
+            inbox->ready[inbox->ready_end++] = (struct shmring_ready){
+                .stamp = open->stamp, .ring = r, .index = index | (retired ? READY_RETIRED : 0)};
+        }
+    }
+    if (sort_ready(inbox->ready, inbox->ready_end))
+        inbox->counts.reordered++;
+    return SHMRING_OK;
+}
+
+/* True when nothing that the look found is pending any more. */
+static bool settle(struct shmring_inbox *inbox)
+{
+    bool settled = true;
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        struct shmring_consumer *consumer = inbox->rings[r];
+        for (uint32_t i = 0; i < consumer->open_end; i++) {
+            if (consumer->open[i].state == SHMRING_OPEN_PENDING)
+                resolve(inbox, consumer, &consumer->open[i]);
+            settled &= consumer->open[i].state != SHMRING_OPEN_PENDING;
+        }
+        for (uint32_t i = 0; i < consumer->retired_count; i++) {
+            if (consumer->retired[i].state == SHMRING_OPEN_PENDING)
+                resolve(inbox, consumer, &consumer->retired[i]);
+            settled &= consumer->retired[i].state != SHMRING_OPEN_PENDING;
+        }
+    }
+    return settled;
+}
+
+static int look(struct shmring_inbox *inbox)
+{
+    inbox->counts.looks++;
+    inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
+    inbox->death_seen = shmring_load_acquire(inbox->death);
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        struct shmring_consumer *consumer = inbox->rings[r];
+        consumer->flags_seen = shmring_load_acquire(&consumer->control->flags);
+        int result = look_at_ring(inbox, r);
+        if (result)
+            return result;
+    }
+    if (!settle(inbox)) {
+        inbox->waiting = 1;
+        inbox->counts.look_waits++;
+        return SHMRING_OK;
+    }
+    return gather(inbox);
+}
+
+/* ---- delivery ------------------------------------------------------------------------------- */
+
+static void tell(struct shmring_inbox *inbox, uint32_t r, uint64_t stamp, bool multicast,
+                 struct shmring_message *message)
+{
+    /* A multicast reports the one stamp that it has everywhere, also behind a unicast that reports
+     * more; a unicast's place is where its ring put it. */
+    if (stamp > inbox->last_stamp)
+        inbox->last_stamp = stamp;
+    message->stamp = multicast ? stamp : inbox->last_stamp;
+    message->sequence = ++inbox->sequence;
+    message->ring = r;
+}
+
+static int deliver_ready(struct shmring_inbox *inbox, struct shmring_message *message)
+{
+    const struct shmring_ready one = inbox->ready[inbox->ready_first++];
+    struct shmring_consumer *consumer = inbox->rings[one.ring];
+    bool retired = (one.index & READY_RETIRED) != 0;
+    struct shmring_open *open =
+        retired ? &consumer->retired[one.index & ~READY_RETIRED] : &consumer->open[one.index];
+    uint64_t position = open->position;
+    uint64_t header = shmring_consumer_header(consumer, position);
+    open->state = SHMRING_OPEN_DONE;
+    int result = header >> SHMRING_POSITION_SHIFT == position
+                     ? shmring_consumer_copy(consumer, position, header, message)
+                     : SHMRING_E_CORRUPT; /* rewritten after it was read as written */
+    if (result)
+        return trouble(inbox, one.ring, 0, result);
+    bool multicast = (header & SHMRING_CLASS_MASK) == SHMRING_CLASS_MULTICAST;
+    tell(inbox, one.ring, one.stamp, multicast, message);
+    if (position + 1 - consumer->head >= consumer->publish_every)
+        shmring_consumer_publish_head(consumer, true);
+    return SHMRING_OK;
+}
+
+/* Retired indices whose message is delivered go back, once no ready entry refers to them. */
+static void end_look(struct shmring_inbox *inbox)
+{
+    inbox->ready_first = inbox->ready_end = 0;
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        struct shmring_consumer *consumer = inbox->rings[r];
+        for (uint32_t i = consumer->retired_count; i-- > 0;)
+            if (consumer->retired[i].state == SHMRING_OPEN_DONE)
+                shmring_consumer_return_to_service(consumer, i, &inbox->counts);
+        shmring_consumer_publish_head(consumer, false);
+    }
+    choose_path(inbox);
+}
+
+/* With one ring: a unicast at the front may go at once, if nothing that was passed over has been
+ * written meanwhile. */
+static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *message)
+{
+    struct shmring_consumer *consumer = inbox->rings[0];
+    uint64_t next = consumer->next;
+    uint64_t header = shmring_consumer_header(consumer, next);
+    if ((header & ~SHMRING_HEADER_SLICE) !=
+        (next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST))
+        return SHMRING_E_EMPTY;
+    for (uint32_t i = consumer->open_first; i < consumer->open_end; i++) {
+        uint64_t position = consumer->open[i].position;
+        if (consumer->open[i].state != SHMRING_OPEN_DONE &&
+            shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
+            return SHMRING_E_EMPTY;
+    }
+    for (uint32_t i = 0; i < consumer->retired_count; i++) {
+        uint64_t position = consumer->retired[i].position;
+        if (shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
+            return SHMRING_E_EMPTY;
+    }
+    if (consumer->in_service_from != 0 &&
+        next < shmring_load_relaxed(&consumer->resume[next & consumer->mask]))
+        return SHMRING_E_EMPTY;
+    if (shmring_load_relaxed(&consumer->control->flags) != consumer->flags_seen ||
+        shmring_load_relaxed(inbox->death) != inbox->death_seen)
+        return SHMRING_E_EMPTY;
+    if (shmring_consumer_copy(consumer, next, header, message))
+        return trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
+    if (consumer->foreign && message->stamp > inbox->look_t0) {
+        inbox->look_t0 = shmring_clock_now(&inbox->clock);
+        if (message->stamp > inbox->look_t0)
+            return trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
+    }
+    tell(inbox, 0, message->stamp, false, message);
+    consumer->next = next + 1;
+    if (next + 1 - consumer->head >= consumer->publish_every)
+        shmring_consumer_publish_head(consumer, true);
+    return SHMRING_OK;
+}
+
+/* True when some front slot is written: only then is a look worth its clock and its tails. */
+static bool something_to_see(struct shmring_inbox *inbox)
+{
+    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+        struct shmring_consumer *ring = inbox->rings[r];
+        for (uint64_t i = 0; i < 2; i++)
+            if (shmring_consumer_header(ring, ring->next + i) >> SHMRING_POSITION_SHIFT ==
+                ring->next + i)
+                return true;
+        /* Something is known to stand open: tail is read each time until it is settled. */
+        if (ring->open_first != ring->open_end || ring->retired_count != 0)
+            return true;
+        if (shmring_load_relaxed(&ring->control->flags) != ring->flags_seen)
+            return true;
+    }
+    return shmring_load_relaxed(inbox->death) != inbox->death_seen;
+}
+
+int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact)
+{
+    for (int looked = 0;; looked++) {
+        if (inbox->ready_first != inbox->ready_end) {
+            int result = deliver_ready(inbox, message);
+            if (inbox->ready_first == inbox->ready_end)
+                end_look(inbox);
+            return result;
+        }
+        if (inbox->waiting) {
+            if (!settle(inbox))
+                return SHMRING_E_EMPTY;
+            int result = gather(inbox);
+            if (result)
+                return result;
+            if (inbox->ready_first == inbox->ready_end)
+                end_look(inbox);
+            continue;
+        }
+        if (inbox->ring_count == 1) {
+            int result = take_in_place(inbox, message);
+            if (result != SHMRING_E_EMPTY)
+                return result;
+        }
+        if (looked >= 2 || inbox->ring_count == 0)
+            return SHMRING_E_EMPTY;
+        if (!exact && (++inbox->empty_count & 63) != 0 && !something_to_see(inbox))
+            return SHMRING_E_EMPTY;
+        int result = look(inbox);
+        if (result)
+            return result;
+        if (!inbox->waiting && inbox->ready_first == inbox->ready_end) {
+            end_look(inbox);
+            /* Once more: what was stamped while the look went on is delivered by the next one. */
+            if (looked == 1 || !something_to_see(inbox))
+                return SHMRING_E_EMPTY;
+        }
+        choose_path(inbox);
+    }
+}

@@ -1,0 +1,229 @@
+/*
+ * shmring_inbox.h - the receiving side: all rings of one receiver, delivered in order.
+ *
+ * Guarantees:
+ *   1. A message is delivered once, and only when it has happened: written, and committed if it has
+ *      several destinations.
+ *   2. Claimed but unwritten slots never block: they are passed over and looked at again.
+ *   3. Transactions with several destinations are delivered in the order of their stamps, the same
+ *      at every receiver; what was sent before, in real time, is delivered before.
+ *   4. Every byte of a slot is copied once into private memory, then checked, then used. What no
+ *      honest process writes makes SHMRING_E_CORRUPT and names the ring; it never traps.
+ *   5. take never blocks, makes no system call, and allocates only when a ring first needs the
+ *      longer look (some 24 bytes a slot, kept).
+ *
+ * NOTE - one thread at a time. An inbox does not know peers, nodes or handles: who may send is
+ * checked by the layer above, on the copy.
+ */
+#pragma once
+
+#include "shmring_ring.h"
+
+/* Where a sender's commit words can be read. index: as in the slot's route. */
+struct shmring_sender_view {
+    const struct shmring_outbox *outbox; /* NULL: not introduced yet */
+    uint32_t commit_words;               /* how many the outbox holds */
+    uint32_t gone;                       /* severed: what it sends is dropped */
+};
+
+enum shmring_open_state {
+    SHMRING_OPEN_UNRESOLVED = 0, /* unwritten, or not yet to be delivered: read it again */
+    SHMRING_OPEN_PENDING = 1,    /* a multicast whose commit the look under way waits for */
+    SHMRING_OPEN_HAPPENED = 2,   /* has a stamp */
+    SHMRING_OPEN_DONE = 3,       /* delivered, dropped or void */
+};
+
+/* A position that was looked at and is not done with. */
+struct shmring_open {
+    uint64_t position;
+    uint64_t stamp; /* of one that has happened */
+    uint64_t commit; /* of one that is pending: SHMRING_COMMIT_REF */
+    uint32_t state; /* enum shmring_open_state */
+    uint32_t sender;
+};
+
+#define SHMRING_RETIRED_MAX 64u /* indices of one ring that may be out of service */
+
+/* One ring, as its receiver sees it. Private. */
+struct shmring_consumer {
+    struct shmring_ring_control *control;
+    uint64_t *resume;
+    const uint8_t *slots;
+    uint64_t mask, capacity;
+    uint64_t publish_every; /* head is published each eighth of a lap */
+    uint64_t next;          /* no position from here on was looked at */
+    uint64_t head;          /* as last published */
+    uint64_t flags_seen;
+    uint32_t slot_shift, body_bytes, ring_id;
+    uint32_t foreign;         /* of another trust domain: stamps are checked */
+    uint64_t in_service_from; /* from this head on no index is out of service any more */
+    struct shmring_open *open; /* positions below next that are not done with, ascending */
+    uint32_t open_first, open_end;
+    uint32_t retired_count;
+    uint32_t sender_count;
+    struct shmring_open *retired; /* out of service; SHMRING_RETIRED_MAX of them */
+    struct shmring_sender_view *senders;
+};
+
+/* How often each rule acted: the order checker refuses a run in which one never did. */
+struct shmring_inbox_counts {
+    uint64_t passed_over, re_read, looks, look_waits, reordered, aborted, voids, holes, retired,
+        returned_to_service, parked, clamped;
+};
+
+struct shmring_ready {
+    uint64_t stamp;
+    uint32_t ring;  /* index in the inbox */
+    uint32_t index; /* in its open[], or SHMRING_READY_RETIRED + index in retired[] */
+};
+
+#define SHMRING_INBOX_RINGS_MAX 127u /* futex_waitv takes 128 words; one is the attention word */
+
+struct shmring_inbox {
+    struct shmring_consumer *only; /* the one ring, when nothing is open; else NULL */
+    const uint64_t *death;         /* word of the bus page */
+    uint64_t death_seen;
+    uint64_t last_stamp; /* the largest effective stamp told so far */
+    uint64_t sequence;   /* of the latest message told */
+    uint64_t empty_count;
+    const uint32_t *attention; /* word of the own outbox; counts the broker's messages */
+    uint32_t attention_seen;
+    uint32_t ring_count;
+    struct shmring_consumer *rings[SHMRING_INBOX_RINGS_MAX];
+    struct shmring_clock clock;
+    uint64_t look_t0; /* of the look under way */
+    uint32_t waiting; /* a look waits for pending commits */
+    uint32_t body_bytes_max;
+    struct shmring_ready *ready;
+    uint32_t ready_first, ready_end, ready_capacity;
+    uint32_t trouble_ring, trouble_sender; /* with E_CORRUPT and E_UNKNOWN_SENDER */
+    uint32_t event_mode;  /* parks on event descriptors */
+    uint64_t park_number; /* the latest */
+    struct shmring_inbox_counts counts;
+};
+
+/* A message, copied out. Private memory. */
+struct shmring_message {
+    uint64_t stamp;    /* effective: never below an earlier one's, but for a multicast's own */
+    uint64_t sequence; /* 1, 2, 3 ... at this receiver */
+    uint64_t bits;     /* class and SHMRING_HEADER_... */
+    uint32_t grant, sender, length;
+    uint32_t ring;     /* index in the inbox */
+    uint64_t body[];   /* room for inbox->body_bytes_max bytes */
+};
+
+/* The head's side of a consumer, for inbox.c. */
+void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint32_t retired_index,
+                                        struct shmring_inbox_counts *counts);
+
+int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmring_mapping *ring,
+                          bool foreign);
+void shmring_consumer_deinit(struct shmring_consumer *consumer);
+/* Tells where a sender's commit words are. -ENOMEM, or SHMRING_E_CORRUPT when out of range. */
+int shmring_consumer_set_sender(struct shmring_consumer *consumer, uint32_t sender,
+                                const struct shmring_outbox *outbox, uint32_t lanes);
+/* From now on drops what this sender writes. */
+int shmring_consumer_drop_sender(struct shmring_consumer *consumer, uint32_t sender);
+/* The broker said that a dead process claimed this position and nobody living: if it is still
+ * unwritten, it is done with. */
+void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position);
+
+void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock *clock,
+                        const uint64_t *death, const uint32_t *attention);
+void shmring_inbox_deinit(struct shmring_inbox *inbox);
+/* Only between two deliveries. SHMRING_E_TOO_LARGE above SHMRING_INBOX_RINGS_MAX. */
+int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
+void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
+
+/* Everything but the plainest case. `exact`: the answer E_EMPTY is to be relied upon. */
+int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact);
+/* Publishes head as far as it goes, and wakes senders that wait for room. */
+void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check_waiters);
+
+/* Like take, but waits: spins up to spin_ns, then parks until deadline_ns (CLOCK_MONOTONIC; UINT64_MAX:
+ * never). SHMRING_E_EMPTY: the deadline has passed. SHMRING_E_ATTENTION: the broker wrote. */
+int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *message,
+                       uint64_t spin_ns, uint64_t deadline_ns);
+/* For an event loop: announces sleep on the event descriptors and looks once more. As take. */
+int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *message);
+/* How the machine lets us sleep: "futex_waitv", "futex", for reports. */
+const char *shmring_doorbell_name(void);
+
+SHMRING_INLINE const struct shmring_slot *
+shmring_consumer_slot(const struct shmring_consumer *consumer, uint64_t position)
+{
+    uint64_t index = position & consumer->mask;
+    return (const struct shmring_slot *)(const void *)(consumer->slots +
+                                                       (index << consumer->slot_shift));
+}
+
+SHMRING_INLINE uint64_t shmring_consumer_header(const struct shmring_consumer *consumer,
+                                                uint64_t position)
+{
+    /* SYNC R6 acquire, pairs with R3: who sees the header sees stamp, route and body. It also keeps
+     * flag and death word, read next, later than the header: read before it they would let a
+     * message overtake a release that was over when it was sent. */
+    return shmring_load_acquire(&shmring_consumer_slot(consumer, position)->header);
+}
+
+/* Copies a written slot's words and body. SHMRING_E_CORRUPT: a length that no slot has. */
+SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer, uint64_t position,
+                                         uint64_t header, struct shmring_message *message)
+{
+    const struct shmring_slot *slot = shmring_consumer_slot(consumer, position);
+    uint64_t route = shmring_load_relaxed(&slot->route);
+    message->stamp = shmring_load_relaxed(&slot->stamp);
+    message->bits = header & ((UINT64_C(1) << SHMRING_POSITION_SHIFT) - 1);
+    message->grant = (uint32_t)(route >> 32);
+    message->sender = (uint32_t)(route >> 16) & 0xffff;
+    message->length = (uint32_t)route & 0xffff;
+    if (shmring_unlikely(message->length > consumer->body_bytes))
+        return SHMRING_E_CORRUPT;
+    shmring_copy(message->body, slot->body, message->length);
+    return SHMRING_OK;
+}
+
+/*
+ * Takes the next message in order. SHMRING_OK: copied to *message. SHMRING_E_EMPTY: nothing, as far as
+ * the next slot tells; a message behind one that is claimed and unwritten may be found some calls
+ * later (shmring_inbox_take_slow with `exact` finds it now). SHMRING_E_UNKNOWN_SENDER: introduce
+ * trouble_sender of trouble_ring, or drop it, and call again. SHMRING_E_CORRUPT: trouble_ring is to be
+ * severed. -ENOMEM.
+ */
+SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmring_message *message)
+{
+    struct shmring_consumer *ring = inbox->only;
+    if (shmring_unlikely(ring == NULL))
+        return shmring_inbox_take_slow(inbox, message, false);
+    uint64_t next = ring->next;
+    uint64_t header = shmring_consumer_header(ring, next);
+    uint64_t plain = next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST;
+    if (shmring_unlikely((header & ~SHMRING_HEADER_SLICE) != plain)) {
+        /* Nobody has written here. One behind, written, shows a claim that stands still; the rest
+         * the longer look finds, now and then: reading tail each time would cost the sender a miss
+         * a message. */
+        if (shmring_likely(header >> SHMRING_POSITION_SHIFT != next) &&
+            shmring_likely((++inbox->empty_count & 63) != 0) &&
+            shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
+                           next + 1))
+            return SHMRING_E_EMPTY;
+        return shmring_inbox_take_slow(inbox, message, false);
+    }
+    /* Later than the header: see R6. */
+    uint64_t changed = shmring_load_relaxed(&ring->control->flags) ^ ring->flags_seen;
+    changed |= shmring_load_relaxed(inbox->death) ^ inbox->death_seen;
+    if (shmring_unlikely((changed | ring->foreign) != 0))
+        return shmring_inbox_take_slow(inbox, message, false);
+    if (shmring_unlikely(shmring_consumer_copy(ring, next, header, message)))
+        return shmring_inbox_take_slow(inbox, message, false);
+    if (shmring_likely(message->stamp > inbox->last_stamp))
+        inbox->last_stamp = message->stamp;
+    else
+        message->stamp = inbox->last_stamp;
+    message->sequence = ++inbox->sequence;
+    message->ring = 0;
+    ring->next = next + 1;
+    if (shmring_unlikely(next + 1 - ring->head >= ring->publish_every))
+        shmring_consumer_publish_head(ring, true);
+    return SHMRING_OK;
+}

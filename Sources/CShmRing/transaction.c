@@ -1,0 +1,177 @@
+#include <errno.h>
+#include <stdlib.h>
+
+#include "CShmRing.h"
+
+/* Slots that the words of one lane may answer for at a time: enough for one transaction to
+ * SHMRING_CLAIM_WORDS destinations, and for 512 to eight each. */
+#define LANE_SLOTS 4096u
+
+struct shmring_lane_slot {
+    struct shmring_producer *producer; /* NULL: gone */
+    uint64_t position;
+};
+
+int shmring_lane_init(struct shmring_lane *lane, const struct shmring_mapping *claims,
+                      const struct shmring_mapping *outbox, uint32_t number)
+{
+    *lane = (struct shmring_lane){0};
+    if (number >= SHMRING_LANES_MAX || shmring_claims_bytes(number + 1) > claims->byte_count ||
+        shmring_outbox_bytes(number + 1) > outbox->byte_count)
+        return SHMRING_E_CORRUPT;
+    uint64_t *words = (uint64_t *)(void *)((uint8_t *)claims->base + SHMRING_CLAIMS_OFFSET);
+    uint64_t *commits =
+        (uint64_t *)(void *)((uint8_t *)outbox->base + sizeof(struct shmring_outbox));
+    lane->claims = words + (size_t)number * SHMRING_CLAIM_WORDS;
+    lane->commits = commits + (size_t)number * SHMRING_COMMIT_WORDS;
+    lane->first_index = number * SHMRING_COMMIT_WORDS;
+    return SHMRING_OK;
+}
+
+void shmring_lane_deinit(struct shmring_lane *lane)
+{
+    free(lane->ends);
+    free(lane->slots);
+    *lane = (struct shmring_lane){0};
+}
+
+void shmring_lane_forget(struct shmring_lane *lane, const struct shmring_producer *producer)
+{
+    for (uint64_t i = lane->slots_done; i != lane->slots_begun; i++)
+        if (lane->slots[i % LANE_SLOTS].producer == producer)
+            lane->slots[i % LANE_SLOTS].producer = NULL;
+}
+
+/* The k-th transaction's word: neighbours in time are not neighbours in memory, so that receivers
+ * who read one do not slow down the commit of the next. */
+static uint32_t word_index(uint64_t transaction)
+{
+    const uint32_t lines = SHMRING_COMMIT_WORDS / 8;
+    uint32_t k = (uint32_t)(transaction % SHMRING_COMMIT_WORDS);
+    return k % lines * 8 + k / lines;
+}
+
+/* Frees the oldest word if every destination has passed its slot. */
+static bool free_oldest(struct shmring_lane *lane, struct shmring_producer **held_by)
+{
+    uint64_t end = lane->ends[lane->done % SHMRING_COMMIT_WORDS];
+    for (; lane->slots_done != end; lane->slots_done++) {
+        struct shmring_lane_slot *slot = &lane->slots[lane->slots_done % LANE_SLOTS];
+        if (slot->producer == NULL)
+            continue;
+        /* Signed, since head_seen may be of a head behind or beyond it. */
+        if ((int64_t)(slot->producer->head_seen - slot->position) > 0)
+            continue;
+        uint64_t tail = shmring_load_relaxed(&slot->producer->control->tail);
+        (void)shmring_producer_refresh(slot->producer, tail, 1, slot->producer->capacity);
+        if ((int64_t)(slot->producer->head_seen - slot->position) > 0)
+            continue;
+        *held_by = slot->producer;
+        return false;
+    }
+    lane->done++;
+    return true;
+}
+
+/* Finds a commit word that nobody can still read for an earlier transaction. */
+static int take_word(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t count,
+                     uint32_t *failed_leg)
+{
+    if (lane->slots == NULL) {
+        lane->ends = calloc(SHMRING_COMMIT_WORDS, sizeof *lane->ends);
+        lane->slots = calloc(LANE_SLOTS, sizeof *lane->slots);
+        if (lane->ends == NULL || lane->slots == NULL) {
+            free(lane->ends);
+            free(lane->slots);
+            lane->ends = NULL;
+            lane->slots = NULL;
+            return -ENOMEM;
+        }
+    }
+    while (lane->begun - lane->done == SHMRING_COMMIT_WORDS ||
+           lane->slots_begun - lane->slots_done + count > LANE_SLOTS) {
+        struct shmring_producer *held_by = NULL;
+        if (free_oldest(lane, &held_by))
+            continue;
+        *failed_leg = 0;
+        for (uint32_t i = 0; i < count; i++)
+            if (legs[i].producer == held_by)
+                *failed_leg = i;
+        return SHMRING_E_FULL;
+    }
+    return SHMRING_OK;
+}
+
+/* Gives back what was claimed: void slots, which receivers step over, then the words. */
+static void give_up(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t claimed)
+{
+    for (uint32_t i = 0; i < claimed; i++)
+        shmring_slot_publish(shmring_producer_slot(legs[i].producer, legs[i].position),
+                             legs[i].position, SHMRING_CLASS_VOID, 0,
+                             SHMRING_ROUTE(0, legs[i].producer->sender, 0));
+    for (uint32_t i = 0; i < claimed; i++)
+        shmring_producer_finish(legs[i].producer, &lane->claims[i]);
+}
+
+int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_clock *clock,
+                               struct shmring_leg *legs, uint32_t count, bool may_use_reserve,
+                               uint64_t *stamp_out, uint32_t *failed_leg)
+{
+    if (count == 0 || count > SHMRING_CLAIM_WORDS)
+        return count == 0 ? SHMRING_OK : SHMRING_E_TOO_LARGE;
+    int result = take_word(lane, legs, count, failed_leg);
+    if (result)
+        return result;
+    uint32_t index = word_index(lane->begun);
+    uint64_t *word = &lane->commits[index];
+    lane->generation = (lane->generation + 1) & (uint32_t)SHMRING_COMMIT_GENERATION_MASK;
+    uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;
+    uint64_t pending = SHMRING_COMMIT_PENDING | (uint64_t)lane->generation << 32 | begun;
+    uint64_t reference = SHMRING_COMMIT_REF(lane->first_index + index, lane->generation);
+    /* Relaxed: the release stores of the headers publish it before anything refers to it. */
+    shmring_store_relaxed(word, pending);
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct shmring_producer *producer = legs[i].producer;
+        uint64_t room = may_use_reserve ? producer->capacity : producer->unicast_room;
+        result = shmring_producer_claim(producer, &lane->claims[i], room, &legs[i].position);
+        if (result) {
+            give_up(lane, legs, i);
+            /* No slot refers to the word: it is free for the next attempt. */
+            *failed_leg = i;
+            return result;
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct shmring_leg *leg = &legs[i];
+        struct shmring_slot *slot = shmring_producer_slot(leg->producer, leg->position);
+        shmring_copy(slot->body, leg->body, leg->length);
+        shmring_slot_publish(slot, leg->position, SHMRING_CLASS_MULTICAST | leg->bits, reference,
+                             SHMRING_ROUTE(leg->grant, leg->producer->sender, leg->length));
+        lane->slots[lane->slots_begun++ % LANE_SLOTS] =
+            (struct shmring_lane_slot){.producer = leg->producer, .position = leg->position};
+    }
+    lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;
+
+    /* SYNC C3 full barrier, pairs with R7 and R6 of every receiver's look: the stamp is younger than
+     * the visibility of every slot. Read before it, two transactions and a look can form a cycle. */
+    shmring_fence_full();
+    uint64_t stamp = shmring_clock_now(clock);
+    shmring_clock_wait_past(clock, stamp);
+    /* SYNC C1 acq_rel, pairs with C2 in resolve: the instant at which everything happens. */
+    bool committed = shmring_cas_acq_rel(word, &pending, stamp);
+
+    for (uint32_t i = 1; i < count; i++)
+        shmring_store_release(&lane->claims[i], 0);
+    /* SYNC D1 full barrier, as in shmring_producer_finish: the commit before `parked`. */
+    (void)shmring_exchange_full(&lane->claims[0], 0);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t parked = shmring_load_relaxed(&legs[i].producer->control->parked);
+        if (shmring_unlikely(parked != 0))
+            shmring_producer_ring(legs[i].producer, parked);
+    }
+    if (!committed)
+        return SHMRING_E_ABORTED;
+    *stamp_out = stamp;
+    return SHMRING_OK;
+}
