@@ -260,11 +260,16 @@ uint64_t shmring_ring_bytes(uint32_t capacity, uint32_t slot_bytes)
         (capacity & (capacity - 1)) != 0)
         return 0;
     if (slot_bytes < SHMRING_SLOT_BYTES_MIN || slot_bytes > SHMRING_SLOT_BYTES_MAX ||
-        slot_bytes % SHMRING_LINE_BYTES != 0)
+        (slot_bytes & (slot_bytes - 1)) != 0)
         return 0;
-    const uint64_t resume = round_up((uint64_t)capacity * sizeof(uint64_t), SHMRING_PAGE_BYTES);
     const uint64_t slots = round_up((uint64_t)capacity * slot_bytes, SHMRING_PAGE_BYTES);
-    return SHMRING_RESUME_OFFSET + resume + slots;
+    return shmring_ring_slots_offset(capacity) + slots;
+}
+
+uint64_t shmring_ring_slots_offset(uint32_t capacity)
+{
+    const uint64_t resume = round_up((uint64_t)capacity * sizeof(uint64_t), SHMRING_PAGE_BYTES);
+    return SHMRING_RESUME_OFFSET + resume;
 }
 
 uint64_t shmring_claims_bytes(uint32_t lanes)
