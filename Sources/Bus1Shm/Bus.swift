@@ -1,5 +1,23 @@
-/// An address and a policy; holds nothing.
-public struct Bus: Sendable {
+/// An address and a policy; holds nothing, connects to nothing.
+public struct Bus: Sendable, Hashable {
+    /// The bus of this user: `$BUS1_PATH`, else `$XDG_RUNTIME_DIR/bus1/bus`, else `bus` in the directory `bus1-UID` of
+    /// /tmp.
+    public static let `default` = Bus(path: "")
+
+    /// Which processes share a ring: those that could already harm each other.
+    public enum Isolation: UInt32, Sendable {
+        /// All processes of one effective user.
+        case user = 1
+        /// Each process by itself. A boundary only against processes that cannot trace this one.
+        case process = 2
+    }
+
+    /// Of the broker's socket; empty for the default.
     public let path: String
-    public init(path: String) { self.path = path }
+    public let isolation: Isolation
+
+    public init(path: String, isolation: Isolation = .user) {
+        self.path = path
+        self.isolation = isolation
+    }
 }

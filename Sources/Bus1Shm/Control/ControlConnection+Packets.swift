@@ -1,0 +1,149 @@
+import CBus1System
+import CShmRing
+import Glibc
+
+/// How long an answer to something the broker can answer at once may take, where the caller set no bound of its own.
+private let cancelPatience = Duration.seconds(1)
+
+extension ControlConnection {
+    /// Says hello and waits for the welcome.
+    func hello(_ bus: Bus, _ options: ControlOptions, until deadline: Deadline) throws(Bus1Error) -> Welcome {
+        let body = HelloBody(
+            versionMin: controlVersionMin, version: controlVersion, layoutMin: SHMRING_LAYOUT_VERSION_MIN,
+            layout: SHMRING_LAYOUT_VERSION, lanes: options.lanes, slots: options.slots, slotBytes: options.slotBytes,
+            isolation: bus.isolation.rawValue, ticket: options.ticket)
+        let answer = try ask(.hello, body, "join the bus", until: deadline)
+        guard let welcome = Welcome(answer) else { throw sever("join the bus") }
+        return welcome
+    }
+
+    /// Sends a request and waits for its answer. What comes unasked meanwhile is kept.
+    func ask<Body: BitwiseCopyable>(
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [Int32] = [],
+        _ operation: StaticString, until deadline: Deadline
+    ) throws(Bus1Error) -> ControlMessage {
+        let request = try send(
+            kind, body, tail: tail, roles: roles, descriptors: descriptors, operation, until: deadline)
+        do {
+            return try answer(to: request, kind, operation, until: deadline)
+        } catch {
+            guard error.code == .timedOut, kind == .lookUp else { throw error }
+        }
+        // The look-up may be answered at this very moment, and a right that is given must not be lost.
+        let patience = Deadline.after(cancelPatience)
+        _ = try send(.cancel, CancelBody(request: request), operation, until: patience)
+        do {
+            return try answer(to: request, kind, operation, until: patience)
+        } catch {
+            guard error.code == .cancelled else { throw error }
+            throw Bus1Error(.timedOut, operation)
+        }
+    }
+
+    /// Sends something that is not answered.
+    func tell<Body: BitwiseCopyable>(
+        _ kind: ControlKind, _ body: Body, _ operation: StaticString
+    ) throws(Bus1Error) {
+        _ = try send(kind, body, operation, until: .after(cancelPatience))
+    }
+
+    private func send<Body: BitwiseCopyable>(
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [Int32] = [],
+        _ operation: StaticString, until deadline: Deadline
+    ) throws(Bus1Error) -> UInt32 {
+        lastRequest = lastRequest == .max ? 1 : lastRequest + 1
+        let message = ControlMessage(
+            kind, request: lastRequest, body, tail: tail, roles: roles, descriptors: descriptors)
+        try checkUsable(operation)
+        while true {
+            let result = bus1_sys_socket_send(
+                socket.rawValue, message.bytes, message.bytes.count, message.borrowedDescriptors,
+                Int32(message.borrowedDescriptors.count))
+            switch -result {
+            case 0:
+                return lastRequest
+            case EAGAIN:
+                // The broker's buffer is full: it is busy, or stopped.
+                guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
+                var wanted = pollfd(fd: socket.rawValue, events: Int16(POLLOUT), revents: 0)
+                poll(&wanted, 1, deadline.pollTimeout_ms)
+            case EPIPE, ECONNRESET:
+                // What the broker said before it went may tell why.
+                while let last = try receive(operation) { if last.kind.isUnasked { keep(last) } }
+                throw Bus1Error(.severed, operation)
+            default:
+                throw Bus1Error(.system, operation, errno: -result)
+            }
+        }
+    }
+
+    private func answer(
+        to request: UInt32, _ kind: ControlKind, _ operation: StaticString, until deadline: Deadline
+    ) throws(Bus1Error) -> ControlMessage {
+        while true {
+            guard let message = try receive(operation) else {
+                guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
+                _ = bus1_sys_wait_readable(socket.rawValue, deadline.pollTimeout_ms)
+                continue
+            }
+            if message.kind.isUnasked {
+                keep(message)
+                continue
+            }
+            // An answer that somebody gave up waiting for.
+            guard message.header.request == request else { continue }
+            guard message.kind == kind else { throw sever(operation) }
+            guard message.header.status != 0 else { return message }
+            guard let error = Bus1Error(refusal: message, operation) else { throw sever(operation) }
+            throw error
+        }
+    }
+
+    /// The next packet, if one is there. Never waits.
+    func receive(_ operation: StaticString) throws(Bus1Error) -> ControlMessage? {
+        try checkUsable(operation)
+        var descriptors = [Int32](repeating: -1, count: controlDescriptorsMax)
+        var descriptorCount: Int32 = 0
+        var received = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: controlMessageBytesMax) { buffer, count in
+            received = bus1_sys_socket_receive(
+                socket.rawValue, buffer.baseAddress, buffer.count, &descriptors, &descriptorCount)
+            count = max(0, received)
+        }
+        switch -Int32(received) {
+        case EAGAIN: return nil
+        case EMFILE: throw Bus1Error(.system, operation, errno: EMFILE)
+        case 0, ECONNRESET:
+            throw Bus1Error(.severed, operation)
+        case let error where error > 0: throw sever(operation)
+        default: break
+        }
+        let mine = Array(descriptors.prefix(Int(descriptorCount)))
+        guard let message = ControlMessage(received: bytes, descriptors: mine) else { throw sever(operation) }
+        if message.kind == .severed {
+            let reason = message.wholeBody(SeveredBody.self).flatMap { Bus1Error.Code(rawValue: $0.reason) }
+            severedBecause = reason ?? .severed
+            throw Bus1Error(severedBecause!, operation)
+        }
+        return message
+    }
+
+    /// The broker said what no honest one says.
+    func sever(_ operation: StaticString) -> Bus1Error {
+        severedBecause = .severed
+        shutdown(socket.rawValue, Int32(SHUT_RDWR))
+        return Bus1Error(.severed, operation)
+    }
+
+    private func checkUsable(_ operation: StaticString) throws(Bus1Error) {
+        if shmring_forked() { throw Bus1Error(.forked, operation) }
+        if let severedBecause { throw Bus1Error(severedBecause, operation) }
+    }
+
+    static func nameBytes(_ name: String, _ operation: StaticString) throws(Bus1Error) -> [UInt8] {
+        let bytes = Array(name.utf8)
+        guard !bytes.isEmpty else { throw Bus1Error(.mismatch, operation) }
+        guard bytes.count <= controlNameBytesMax else { throw Bus1Error(.tooLarge, operation) }
+        return bytes
+    }
+}

@@ -1,0 +1,87 @@
+import Glibc
+
+/// One packet with its descriptors: built to be sent, or received to be read.
+///
+/// Received bytes are a private copy, so reading them twice gives the same. Descriptors that nobody takes are closed
+/// with the message.
+final class ControlMessage {
+    let bytes: [UInt8]
+    private var descriptors: [Int32]
+
+    /// To be sent. `tail` follows the body.
+    init<Body: BitwiseCopyable>(
+        _ kind: ControlKind, request: UInt32 = 0, status: UInt32 = 0, _ body: Body, tail: [UInt8] = [],
+        roles: ControlRoles = [], descriptors: [Int32] = []
+    ) {
+        let bodyBytes = Body.self == EmptyBody.self ? 0 : MemoryLayout<Body>.size
+        let header = ControlHeader(
+            kind: kind.rawValue, request: request, status: status,
+            byteCount: UInt32(MemoryLayout<ControlHeader>.size + bodyBytes + tail.count), roles: roles)
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(Int(header.byteCount))
+        withUnsafeBytes(of: header) { bytes.append(contentsOf: $0) }
+        if bodyBytes > 0 { withUnsafeBytes(of: body) { bytes.append(contentsOf: $0) } }
+        bytes.append(contentsOf: tail)
+        self.bytes = bytes
+        self.descriptors = descriptors
+        assert(bytes.count <= controlMessageBytesMax, "every message fits by construction")
+        assert(descriptors.count == roles.rawValue.nonzeroBitCount, "a descriptor for each role")
+    }
+
+    /// Received. nil when it is malformed; the descriptors are closed then, too.
+    init?(received bytes: [UInt8], descriptors: [Int32]) {
+        self.bytes = bytes
+        self.descriptors = descriptors
+        guard bytes.count >= MemoryLayout<ControlHeader>.size, bytes.count <= controlMessageBytesMax else { return nil }
+        let header = self.header
+        guard header.byteCount == UInt32(bytes.count), ControlKind(rawValue: header.kind) != nil, header.reserved == 0,
+            header.roles.rawValue < 1 << 8, header.roles.rawValue.nonzeroBitCount == descriptors.count
+        else { return nil }
+    }
+
+    deinit { for descriptor in descriptors where descriptor >= 0 { close(descriptor) } }
+
+    var header: ControlHeader { load(ControlHeader.self, at: 0)! }
+    /// Checked when the message was received.
+    var kind: ControlKind { ControlKind(rawValue: header.kind)! }
+    /// For sending; the message goes on owning them.
+    var borrowedDescriptors: [Int32] { descriptors }
+
+    /// The body, if the message is long enough for it.
+    func body<Body: BitwiseCopyable>(_ type: Body.Type) -> Body? {
+        load(type, at: MemoryLayout<ControlHeader>.size)
+    }
+
+    /// The body, if the message is exactly that long.
+    func wholeBody<Body: BitwiseCopyable>(_ type: Body.Type) -> Body? {
+        bytes.count == MemoryLayout<ControlHeader>.size + MemoryLayout<Body>.size ? body(type) : nil
+    }
+
+    /// What follows the body.
+    func tail<Body: BitwiseCopyable>(after type: Body.Type) -> ArraySlice<UInt8> {
+        bytes.dropFirst(MemoryLayout<ControlHeader>.size + MemoryLayout<Body>.size)
+    }
+
+    /// Values of one type that stand in the tail, from `offset` bytes behind the body on.
+    func tailValue<Body: BitwiseCopyable, Value: BitwiseCopyable>(
+        after body: Body.Type, _ type: Value.Type, at offset: Int
+    ) -> Value? {
+        load(type, at: MemoryLayout<ControlHeader>.size + MemoryLayout<Body>.size + offset)
+    }
+
+    /// Takes the descriptor of one role; nil when the message has none, or it was taken.
+    func take(_ role: ControlRoles) -> Descriptor? {
+        let roles = header.roles.rawValue
+        guard roles & role.rawValue != 0 else { return nil }
+        let index = (roles & (role.rawValue - 1)).nonzeroBitCount
+        let descriptor = descriptors[index]
+        guard descriptor >= 0 else { return nil }
+        descriptors[index] = -1
+        return Descriptor(owning: descriptor)
+    }
+
+    private func load<Value: BitwiseCopyable>(_ type: Value.Type, at offset: Int) -> Value? {
+        guard offset >= 0, bytes.count - offset >= MemoryLayout<Value>.size else { return nil }
+        return bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: type) }
+    }
+}

@@ -1,0 +1,30 @@
+/// Who did it, as the kernel vouched when the connection was made: no claim of the process itself.
+public struct Account: Hashable, Sendable, BitwiseCopyable {
+    /// The effective user ID, in the broker's user namespace.
+    public let uid: UInt32
+    /// The process ID, in the broker's PID namespace; 0 when the process has none there.
+    public let pid: Int32
+
+    init(uid: UInt32, pid: Int32) {
+        self.uid = uid
+        self.pid = pid
+    }
+}
+
+/// What is counted and limited.
+public enum Resource: UInt32, Sendable {
+    case peers = 1
+    case nodes = 2
+    case handles = 3
+    case messages = 4
+    case bytes = 5
+    case descriptors = 6
+    /// Rings, one for each pair of a receiving peer and a trust domain that writes to it.
+    case rings = 7
+    /// Published names.
+    case names = 8
+    /// Look-ups that wait for a name.
+    case lookUps = 9
+    /// Tickets for children, not yet used.
+    case tickets = 10
+}

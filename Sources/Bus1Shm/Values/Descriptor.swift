@@ -1,0 +1,22 @@
+import Glibc
+
+/// A file descriptor and its one owner. Dropping it closes it.
+struct Descriptor: ~Copyable {
+    /// Valid as long as the owner lives; never negative.
+    let rawValue: Int32
+
+    /// Takes over an open descriptor.
+    init(owning rawValue: Int32) {
+        precondition(rawValue >= 0, "a descriptor is not negative")
+        self.rawValue = rawValue
+    }
+
+    /// Gives the descriptor up without closing it.
+    consuming func take() -> Int32 {
+        let rawValue = rawValue
+        discard self
+        return rawValue
+    }
+
+    deinit { close(rawValue) }
+}

@@ -1,1 +1,0 @@
-#include "CBus1System.h"
