@@ -288,8 +288,19 @@ uint64_t shmring_outbox_bytes(uint32_t lanes)
     return round_up(sizeof(struct shmring_outbox) + words, SHMRING_PAGE_BYTES);
 }
 
-/* A new memfd is all zeros, and zero means idle in every word of the layout (no position is
- * written, no index is out of service, no word is claimed): only the header is to be filled in. */
+static int write_at(int fd, const void *bytes, size_t count, size_t offset)
+{
+    ssize_t written;
+    do {
+        written = pwrite(fd, bytes, count, (off_t)offset);
+    } while (written < 0 && errno == EINTR);
+    if (written < 0)
+        return -errno;
+    return written == (ssize_t)count ? 0 : -EIO;
+}
+
+/* A new memfd is all zeros, and zero means idle in nearly every word of the layout (no index is out
+ * of service, no word is claimed): the header is to be filled in, and little else. */
 static int create_with_header(const char *label, struct shmring_header header, bool seal,
                               int *fd_out)
 {
@@ -302,12 +313,7 @@ static int create_with_header(const char *label, struct shmring_header header, b
         return result;
     header.magic = SHMRING_MAGIC;
     header.layout_version = SHMRING_LAYOUT_VERSION;
-    ssize_t count;
-    do {
-        count = pwrite(fd, &header, sizeof header, 0);
-    } while (count < 0 && errno == EINTR);
-    if (count != (ssize_t)sizeof header)
-        result = count < 0 ? -errno : -EIO;
+    result = write_at(fd, &header, sizeof header, 0);
     if (result == 0 && seal)
         result = shmring_segment_seal(fd, false);
     if (result != 0) {
@@ -327,7 +333,19 @@ int shmring_ring_create(uint32_t ring_id, uint32_t capacity, uint32_t slot_bytes
         .param_a = capacity,
         .param_b = slot_bytes,
     };
-    return create_with_header("bus1-ring", header, true, fd_out);
+    int result = create_with_header("bus1-ring", header, true, fd_out);
+    if (result != 0)
+        return result;
+    /* Positions begin a lap late, so that no slot of zeros can be taken for a written position 0. */
+    const uint64_t first = capacity;
+    result = write_at(*fd_out, &first, sizeof first, offsetof(struct shmring_ring_control, tail));
+    if (result == 0)
+        result = write_at(*fd_out, &first, sizeof first, offsetof(struct shmring_ring_control, head));
+    if (result != 0) {
+        (void)close(*fd_out);
+        *fd_out = -1;
+    }
+    return result;
 }
 
 int shmring_claims_create(uint32_t peer_id, uint32_t lanes, int *fd_out)
