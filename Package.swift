@@ -43,7 +43,8 @@ let package = Package(
             cSettings: strictC + (withUring ? [.define("BUS1_WITH_URING")] : []),
             linkerSettings: withUring ? [.linkedLibrary("uring")] : []),
         // Authority: peers, nodes, handles, transactions, the broker.
-        .target(name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
+        .target(
+            name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
         // The rivals and the yardsticks, each at its best.
         .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),
         .executableTarget(
@@ -55,7 +56,8 @@ let package = Package(
             ],
             swiftSettings: strictSwift),
         .testTarget(
-            name: "Bus1ShmTests", dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "bus1-bench"],
+            name: "Bus1ShmTests",
+            dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "bus1-bench"],
             swiftSettings: strictSwift),
     ]
 )

@@ -3,5 +3,10 @@ import ArgumentParser
 @main
 struct Bus1Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "bus1-bench", abstract: "Measures bus1 against a pipe and others.")
+        commandName: "bus1-bench",
+        abstract: "Measures bus1 against a pipe, other transports and what the hardware allows.",
+        subcommands: [
+            CompareCommand.self, RunCommand.self, ListCommand.self, Worker.self,
+        ],
+        defaultSubcommand: CompareCommand.self)
 }

@@ -1,2 +1,9 @@
-/* The rivals and the yardsticks. */
+/* CBench - the rivals and the yardsticks, each at its best, and what the workers need of the kernel. */
 #pragma once
+
+#include "bench_clock.h"
+#include "bench_job.h"
+#include "bench_process.h"
+#include "bench_shared.h"
+#include "bench_wire.h"
+#include "bench_work.h"

@@ -1,0 +1,185 @@
+import CBench
+
+/// What is measured against each other: a transport and a shape.
+struct Contender: Sendable {
+    let transport: any Transport
+    let shape: Shape
+    /// Of all variants, only the one with this name; nil: the best one.
+    var variant: String?
+    /// What a negative control does to it.
+    var sabotage = Sabotage()
+}
+
+/// What a contender did, run by run.
+struct Record: Sendable {
+    let transport: String
+    let isYardstick: Bool
+    let shape: Shape
+    let variant: String
+    let count: Int
+    var runs: [Run]
+
+    var kept: [Run] { runs.filter(\.kept) }
+    var figures: [Double] { kept.map(\.figure) }
+    var median: Double { Statistics.median(figures) }
+    var latency: Latency? { Latency.median(of: kept.compactMap(\.latency)) }
+}
+
+/// An interleaved comparison: A B A B in one crew, the yardstick between all of them.
+struct Comparison {
+    struct Options: Sendable {
+        var rounds = 11
+        /// Of one run.
+        var runMs = 30.0
+        /// Fixed messages a run instead.
+        var count: Int?
+        /// Time round trips singly, too.
+        var timed = true
+        var patienceMs: Int32 = 30_000
+    }
+
+    let records: [Record]
+    let placement: Placement?
+
+    init(
+        _ contenders: [Contender], _ options: Options = Options(),
+        progress: (String) -> Void = { _ in }
+    ) throws {
+        let crew = try Crew(
+            senders: contenders.map(\.shape.senders).max() ?? 1,
+            receivers: contenders.map(\.shape.receivers).max() ?? 1, patienceMs: options.patienceMs)
+        var entries: [Entry] = []
+        for contender in contenders {
+            progress("\(contender.shape.title): preparing \(contender.transport.name)")
+            entries.append(try Entry(contender, crew, options))
+        }
+        var runs = [[Run]](repeating: [], count: entries.count)
+        var before = try crew.canary()
+        for round in 1...options.rounds {
+            for (place, entry) in entries.enumerated() {
+                progress(
+                    "\(entry.contender.shape.title): \(entry.contender.transport.name), "
+                        + "round \(round) of \(options.rounds)")
+                let (outcome, latency) = try entry.measure(crew, timed: options.timed)
+                let after = try crew.canary()
+                runs[place].append(
+                    Run(
+                        figure: outcome.figure, before: before, after: after, latency: latency,
+                        pageFaults: outcome.pageFaults))
+                before = after
+            }
+        }
+        placement = Run.settle(&runs)
+        records = zip(entries, runs).map { entry, runs in
+            Record(
+                transport: entry.contender.transport.name,
+                isYardstick: entry.contender.transport.isYardstick, shape: entry.contender.shape,
+                variant: entry.channel.variant.name, count: entry.count, runs: runs)
+        }
+    }
+
+    /// The ratios of two records, round by round, where both runs were kept.
+    func ratios(_ place: Int, over other: Int) -> [Double] {
+        zip(records[place].runs, records[other].runs).filter { $0.kept && $1.kept }
+            .map { $0.figure / $1.figure }
+    }
+
+    /// The ratios of a record to the raw cache-line round trip around each run.
+    func ratiosToLine(_ place: Int) -> [Double] {
+        records[place].kept.compactMap { run in run.canaryNs.map { run.figure / $0 } }
+    }
+
+    /// The record of a transport with a shape's yardstick, if one took part.
+    func place(of transport: String) -> Int? { records.firstIndex { $0.transport == transport } }
+}
+
+/// A contender with an open channel and a count that fits the time of a run.
+private struct Entry {
+    let contender: Contender
+    let channel: Crew.Channel
+    let count: Int
+
+    init(_ contender: Contender, _ crew: Crew, _ options: Comparison.Options) throws {
+        self.contender = contender
+        if let obstacle = contender.transport.obstacle {
+            throw BenchError("\(contender.transport.name): \(obstacle)")
+        }
+        var variants = contender.transport.variants(for: contender.shape)
+        if let name = contender.variant { variants = variants.filter { $0.name == name } }
+        guard let first = variants.first else {
+            throw BenchError("\(contender.transport.name) can't do \(contender.shape.title)")
+        }
+        // One core: who spins keeps the other from running.
+        if crew.cores.count == 1 {
+            variants = variants.filter { $0.options["spin"] == 0 }
+            guard !variants.isEmpty else {
+                throw BenchError("\(contender.transport.name) spins, and there is one core only")
+            }
+        }
+        let chosen =
+            variants.count > 1 ? try Self.best(of: variants, contender, crew, options) : first
+        channel = try crew.open(contender.transport, contender.shape, chosen)
+        count =
+            try options.count
+            ?? Self.calibrate(channel, contender, crew, runMs: options.runMs)
+    }
+
+    /// One run; round trips once more, timed singly.
+    func measure(_ crew: Crew, timed: Bool) throws -> (Outcome, Latency?) {
+        let outcome = try run(crew, channel, count)
+        guard timed, contender.shape.isRoundTrip else { return (outcome, nil) }
+        let singly = try crew.run(
+            channel, count: min(count, 1_000_000), timed: true, sabotage: contender.sabotage)
+        if let fault = singly.fault { throw BenchError("\(contender.transport.name): \(fault)") }
+        return (outcome, singly.latency)
+    }
+
+    private func run(_ crew: Crew, _ channel: Crew.Channel, _ count: Int) throws -> Outcome {
+        try Self.run(channel, contender, crew, count)
+    }
+
+    private static func run(
+        _ channel: Crew.Channel, _ contender: Contender, _ crew: Crew, _ count: Int
+    ) throws -> Outcome {
+        let outcome = try crew.run(channel, count: count, sabotage: contender.sabotage)
+        if let fault = outcome.fault { throw BenchError("\(contender.transport.name): \(fault)") }
+        return outcome
+    }
+
+    /// The count that takes about runMs; the runs on the way are the warm-up.
+    private static func calibrate(
+        _ channel: Crew.Channel, _ contender: Contender, _ crew: Crew, runMs: Double
+    ) throws -> Int {
+        var count = contender.shape.payloadBytes >= 1 << 20 ? 2 : 64
+        while true {
+            let elapsedMs = try run(channel, contender, crew, count).elapsedNs / 1e6
+            let scale = runMs / max(elapsedMs, 0.001)
+            if scale < 2 { return max(2, Int(Double(count) * scale)) }
+            count = min(Int(Double(count) * min(scale, 16)), 1 << 30)
+        }
+    }
+
+    /// A short trial of all variants, interleaved; the best median wins.
+    private static func best(
+        of variants: [Variant], _ contender: Contender, _ crew: Crew, _ options: Comparison.Options
+    ) throws -> Variant {
+        var trials: [(channel: Crew.Channel, count: Int, figures: [Double])] = []
+        for variant in variants {
+            let channel = try crew.open(contender.transport, contender.shape, variant)
+            let count = try calibrate(channel, contender, crew, runMs: options.runMs / 3)
+            trials.append((channel, count, []))
+        }
+        for _ in 0..<3 {
+            for place in trials.indices {
+                let (channel, count, _) = trials[place]
+                trials[place].figures.append(try run(channel, contender, crew, count).figure)
+            }
+        }
+        for trial in trials { try crew.close(trial.channel) }
+        let sign = contender.shape.metric.lowerIsBetter ? 1.0 : -1.0
+        let winner = trials.min {
+            sign * Statistics.median($0.figures) < sign * Statistics.median($1.figures)
+        }
+        return winner!.channel.variant
+    }
+}

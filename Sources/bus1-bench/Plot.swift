@@ -1,0 +1,4 @@
+/// Plots through gnuplot.
+enum Plot {
+    static func write(_ results: [Result], into directory: String) throws {}
+}

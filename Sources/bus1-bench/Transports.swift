@@ -1,0 +1,20 @@
+/// Every transport that this build knows. A new one is a line here.
+let transports: [any Transport] = [
+    WireTransport(name: "pipe", kind: .pipe),
+    WireTransport(name: "stream", kind: .stream),
+    WireTransport(name: "seqpacket", kind: .seqpacket),
+    WireTransport(name: "mq", kind: .queue),
+    WireTransport(name: "tcp", kind: .tcp),
+    SpscTransport(),
+    HandoffTransport(),
+    FutexTransport(),
+    MemoryReadTransport(),
+]
+
+func transport(named name: String) throws -> any Transport {
+    guard let found = transports.first(where: { $0.name == name }) else {
+        let names = transports.map(\.name).joined(separator: ", ")
+        throw BenchError("no transport is called \(name); there are \(names)")
+    }
+    return found
+}
