@@ -28,8 +28,9 @@ int bench_worker_spawn(const char *path, char *const arguments[], int control_fd
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    /* Copies above the targets: a source that is itself a target would be lost or stay close-on-exec. */
-    int control = fcntl(control_fd, F_DUPFD_CLOEXEC, 16), stage = fcntl(stage_fd, F_DUPFD_CLOEXEC, 16);
+    /* Copies above the targets: a source that is itself a target would be lost. */
+    int control = fcntl(control_fd, F_DUPFD_CLOEXEC, 16);
+    int stage = fcntl(stage_fd, F_DUPFD_CLOEXEC, 16);
     posix_spawn_file_actions_adddup2(&actions, control, BENCH_CONTROL_FD);
     posix_spawn_file_actions_adddup2(&actions, stage, BENCH_STAGE_FD);
     int error = posix_spawn(&pid, path, &actions, &attributes, arguments, environ);
@@ -78,7 +79,8 @@ int bench_control_pair(int ends[2])
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0 ? -errno : 0;
 }
 
-int bench_control_send(int fd, const void *bytes, uint64_t length, const int *fds, uint32_t fd_count)
+int bench_control_send(int fd, const void *bytes, uint64_t length, const int *fds,
+                       uint32_t fd_count)
 {
     union {
         struct cmsghdr header;

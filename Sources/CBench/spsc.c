@@ -1,7 +1,8 @@
 /*
  * spsc.c - the plain ring: one producer, one consumer, two counters.
  *
- * Each side keeps a copy of the other's counter and reads it anew only when that says full or empty.
+ * Each side keeps a copy of the other's counter and reads it anew only when that says full or
+ * empty.
  * The consumer publishes its counter when it has run out, or after an eighth of a lap.
  */
 #include "bench_shared.h"
@@ -30,7 +31,8 @@ uint64_t bench_spsc_bytes(uint32_t slots, uint32_t slot_bytes)
 
 static struct spsc_side spsc_open(const struct bench_spsc *ring, unsigned direction, bool producer)
 {
-    char *base = (char *)ring->base + direction * bench_spsc_bytes(ring->slots, ring->slot_bytes) / 2;
+    uint64_t ring_bytes = bench_spsc_bytes(ring->slots, ring->slot_bytes) / 2;
+    char *base = (char *)ring->base + direction * ring_bytes;
     struct spsc_control *control = (struct spsc_control *)(void *)base;
     struct spsc_side side = {.control = control,
                              .slots = base + SPSC_OFFSET,
@@ -182,8 +184,9 @@ BENCH_INLINE void send(const struct bench_spsc *ring, uint32_t slot_bytes, uint6
     outcome->messages = job->count;
 }
 
-BENCH_INLINE void receive(const struct bench_spsc *ring, uint32_t slot_bytes, uint64_t payload_bytes,
-                          const struct bench_job *job, struct bench_outcome *outcome)
+BENCH_INLINE void receive(const struct bench_spsc *ring, uint32_t slot_bytes,
+                          uint64_t payload_bytes, const struct bench_job *job,
+                          struct bench_outcome *outcome)
 {
     struct spsc_side side = spsc_open(ring, 0, false);
     struct bench_check check;

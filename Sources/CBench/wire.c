@@ -116,7 +116,7 @@ static int take(const struct bench_wire *wire, uint8_t *bytes, uint64_t length)
     return 0;
 }
 
-/* The piece that a large payload is cut into, a multiple of 64; the whole payload if it isn't cut. */
+/* The piece that a large payload is cut into, a multiple of 64; the whole if it isn't cut. */
 static uint64_t piece_bytes(const struct bench_wire *wire, uint64_t payload_bytes)
 {
     uint64_t piece = wire->chunk_bytes;
@@ -235,7 +235,8 @@ static int put_datagrams(int fd, uint8_t *bytes, uint64_t payload_bytes, uint64_
     struct mmsghdr headers[JOIN_MESSAGES];
     struct iovec vectors[JOIN_MESSAGES];
     for (uint64_t i = 0; i < many; i++) {
-        vectors[i] = (struct iovec){.iov_base = bytes + i * payload_bytes, .iov_len = payload_bytes};
+        vectors[i].iov_base = bytes + i * payload_bytes;
+        vectors[i].iov_len = payload_bytes;
         headers[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &vectors[i], .msg_iovlen = 1}};
     }
     for (uint64_t done = 0; done < many;) {

@@ -4,7 +4,6 @@
 #include <mqueue.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -128,9 +127,6 @@ static int open_queue(uint64_t max_message)
 
 static int make_queues(uint64_t max_message, struct bench_link *link)
 {
-    /* The usual limit holds five queues. Who may raise it does; who may not hears EMFILE. */
-    struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
-    (void)setrlimit(RLIMIT_MSGQUEUE, &all);
     int there = open_queue(max_message);
     if (there < 0)
         return there;

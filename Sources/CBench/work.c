@@ -30,8 +30,8 @@ void bench_check_fault(struct bench_check *check, uint64_t sequence)
         check->fault_want = want;
         check->fault_got = sequence;
     }
-    /* Going on from the later of the two lets the run end although something was lost; a number that
-     * is not of this run at all moves nothing. */
+    /* Going on from the later of the two lets the run end although something was lost; a number
+     * that is not of this run at all moves nothing. */
     uint64_t ahead = sequence - want;
     if (sender < BENCH_WORKERS_MAX && ahead < check->remaining) {
         check->next[sender] = sequence + 1;

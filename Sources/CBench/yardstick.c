@@ -1,8 +1,8 @@
 /*
  * yardstick.c - the raw cache-line ping-pong: one word that two cores pass to and fro.
  *
- * No message can make a round trip faster than the line that carries it. Nothing is timed in the loop,
- * nothing else is done in it: the caller reads the clock before and after.
+ * No message can make a round trip faster than the line that carries it. Nothing is timed in the
+ * loop, nothing else is done in it: the caller reads the clock before and after.
  */
 #include "bench_shared.h"
 

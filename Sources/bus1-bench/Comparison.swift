@@ -40,6 +40,8 @@ struct Comparison {
 
     let records: [Record]
     let placement: Placement?
+    /// Who could not take part, and why.
+    let absent: [String]
 
     init(
         _ contenders: [Contender], _ options: Options = Options(),
@@ -49,10 +51,16 @@ struct Comparison {
             senders: contenders.map(\.shape.senders).max() ?? 1,
             receivers: contenders.map(\.shape.receivers).max() ?? 1, patienceMs: options.patienceMs)
         var entries: [Entry] = []
+        var absent: [String] = []
         for contender in contenders {
             progress("\(contender.shape.title): preparing \(contender.transport.name)")
-            entries.append(try Entry(contender, crew, options))
+            do {
+                entries.append(try Entry(contender, crew, options))
+            } catch let error as Unavailable {
+                absent.append("\(error.transport): \(error.reason)")
+            }
         }
+        self.absent = absent
         var runs = [[Run]](repeating: [], count: entries.count)
         var before = try crew.canary()
         for round in 1...options.rounds {
@@ -102,18 +110,21 @@ private struct Entry {
     init(_ contender: Contender, _ crew: Crew, _ options: Comparison.Options) throws {
         self.contender = contender
         if let obstacle = contender.transport.obstacle {
-            throw BenchError("\(contender.transport.name): \(obstacle)")
+            throw Unavailable(transport: contender.transport.name, reason: obstacle)
         }
         var variants = contender.transport.variants(for: contender.shape)
         if let name = contender.variant { variants = variants.filter { $0.name == name } }
         guard let first = variants.first else {
-            throw BenchError("\(contender.transport.name) can't do \(contender.shape.title)")
+            throw Unavailable(
+                transport: contender.transport.name, reason: "can't do \(contender.shape.title)")
         }
         // One core: who spins keeps the other from running.
         if crew.cores.count == 1 {
             variants = variants.filter { $0.options["spin"] == 0 }
             guard !variants.isEmpty else {
-                throw BenchError("\(contender.transport.name) spins, and there is one core only")
+                throw Unavailable(
+                    transport: contender.transport.name, reason: "spins, and there is one core only"
+                )
             }
         }
         let chosen =

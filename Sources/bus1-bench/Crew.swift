@@ -83,7 +83,12 @@ final class Crew {
     // MARK: channels
 
     func open(_ transport: any Transport, _ shape: Shape, _ variant: Variant) throws -> Channel {
-        let (equipment, state) = try transport.equip(shape, variant)
+        let (equipment, state): ([Equipment], (any Sendable)?)
+        do {
+            (equipment, state) = try transport.equip(shape, variant)
+        } catch let error as BenchError {
+            throw Unavailable(transport: transport.name, reason: error.description)
+        }
         // A descriptor may go to several workers.
         defer { for fd in Set(equipment.flatMap(\.fds)) { Glibc.close(fd) } }
         let number = nextChannel
@@ -181,6 +186,12 @@ final class Crew {
         if case .failed(let why) = answer { throw BenchError(why) }
         return answer
     }
+}
+
+/// A transport that this machine refuses: no failure of a measurement.
+struct Unavailable: Error {
+    let transport: String
+    let reason: String
 }
 
 /// Ctrl-C.

@@ -40,7 +40,8 @@ struct Suite {
         }
         let comparison = try Comparison(contenders, options) { progress($0) }
         progress.clear()
-        let fresh = contenders.indices.map { Result($0, of: comparison, machine: machine) }
+        for reason in comparison.absent { print("\(shape.title): left out: \(reason)") }
+        let fresh = comparison.records.indices.map { Result($0, of: comparison, machine: machine) }
         print(Report.table(fresh, shape) + "\n")
         results += fresh
     }

@@ -66,9 +66,10 @@ struct WireTransport: Transport {
         return [("", 0)]
     }
 
-    private var datagramMax: Int {
+    /// Queues no larger than the payload asks for: all queues of a user share one small limit.
+    private func datagramMax(_ shape: Shape) -> Int {
         switch kind {
-        case .queue: Int(bench_queue_message_max())
+        case .queue: min(Int(bench_queue_message_max()), shape.payloadBytes)
         case .seqpacket: 1 << 20
         default: 0
         }
@@ -83,7 +84,8 @@ struct WireTransport: Transport {
             var link = bench_link()
             try BenchError.check(
                 bench_link_make(
-                    kind.rawValue, UInt64(variant.options["buffer"] ?? 0), UInt64(datagramMax),
+                    kind.rawValue, UInt64(variant.options["buffer"] ?? 0),
+                    UInt64(datagramMax(shape)),
                     &link),
                 "making a \(name)")
             for sender in senders.indices {
@@ -104,7 +106,7 @@ struct WireTransport: Transport {
         wire.spin = post.options["spin"] == 1
         wire.receive_fd = fds[0]
         wire.chunk_bytes = UInt64(post.options["chunk"] ?? 0)
-        wire.datagram_max = UInt64(datagramMax)
+        wire.datagram_max = UInt64(datagramMax(post.shape))
         let sending = post.role == .sender ? fds.dropFirst() : fds.dropFirst().prefix(1)
         wire.send_fd_count = UInt32(sending.count)
         withUnsafeMutableBytes(of: &wire.send_fds) { places in

@@ -1,4 +1,4 @@
-/* CBench - the rivals and the yardsticks, each at its best, and what the workers need of the kernel. */
+/* CBench - the rivals and the yardsticks, each at its best, and what workers need of the kernel. */
 #pragma once
 
 #include "bench_clock.h"

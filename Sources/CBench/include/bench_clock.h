@@ -1,8 +1,8 @@
 /*
  * bench_clock.h - the clock of all measurements: ticks that both processes of a run share.
  *
- * x86: the TSC, behind an lfence. arm64: the virtual counter, behind an isb. Elsewhere nanoseconds of
- * CLOCK_MONOTONIC. A reading costs some 20 ns, so loops that give a mean read it outside.
+ * x86: the TSC, behind an lfence. arm64: the virtual counter, behind an isb. Elsewhere nanoseconds
+ * of CLOCK_MONOTONIC. A reading costs some 20 ns, so loops that give a mean read it outside.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /*
  * bench_job.h - what a worker is told about one run, and what it says afterwards.
  *
- * A sequence number is sender << 48 | generation << 32 | index. The generation differs from run to run,
- * so that a message left over from an earlier one is seen as a fault.
+ * A sequence number is sender << 48 | generation << 32 | index. The generation differs from run to
+ * run, so that a message left over from an earlier one is seen as a fault.
  */
 #pragma once
 

@@ -20,13 +20,14 @@ int bench_worker_spawn(const char *path, char *const arguments[], int control_fd
 int bench_worker_settle(pid_t parent);
 /* Pins the calling process to one core. */
 int bench_pin(int core);
-/* The cores that this process may run on; writes up to `room` of them, returns how many there are. */
+/* The cores that this process may run on; writes up to `room`, returns how many there are. */
 int bench_cores(int *cores, int room);
 
 /* A pair of connected sockets that keep messages apart. */
 int bench_control_pair(int ends[2]);
 /* One message with descriptors. Blocks. A message of 0 bytes can't be sent. */
-int bench_control_send(int fd, const void *bytes, uint64_t length, const int *fds, uint32_t fd_count);
+int bench_control_send(int fd, const void *bytes, uint64_t length, const int *fds,
+                       uint32_t fd_count);
 /* Returns the length, 0 at the end. The caller owns the descriptors that came. */
 int64_t bench_control_receive(int fd, void *bytes, uint64_t room, int *fds, uint32_t *fd_count);
 /* Waits until fd is readable: 1; 0 after timeout_ms; -EINTR when Ctrl-C came. */
@@ -40,5 +41,5 @@ int bench_interrupted(void);
 void bench_output_by_lines(void);
 /* Minor and major page faults of this process so far. */
 uint64_t bench_page_faults(void);
-/* Ends a child that this process started and waits for it. Returns its exit status, 128 + signal. */
+/* Ends a child of this process and waits for it. Returns its exit status, or 128 + signal. */
 int bench_child_end(pid_t pid, int force);

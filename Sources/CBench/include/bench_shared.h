@@ -26,7 +26,7 @@ int bench_memory_create(const char *label, uint64_t byte_count);
 void *bench_memory_map(int fd, uint64_t byte_count);
 void bench_memory_unmap(void *base, uint64_t byte_count);
 
-/* Comes to the barrier and waits until `target` have come in all. Yields: workers may share a core. */
+/* Comes to the barrier and waits until `target` have come. Yields: workers may share a core. */
 void bench_stage_meet(struct bench_stage *stage, uint64_t target);
 
 /* The raw cache-line ping-pong: yardstick.c. The line's value must not change between two calls. */
@@ -60,7 +60,7 @@ void bench_handoff_send(void *base, uint32_t slots, const struct bench_job *job,
 void bench_handoff_receive(void *base, uint32_t slots, const struct bench_job *job,
                            struct bench_outcome *outcome);
 
-/* Reads one word of every line of count payloads, which lie one behind the other in `base`; after the
- * last one that fits into byte_count comes the first again. */
+/* Reads one word of every line of count payloads, which lie one behind the other in `base`; after
+ * the last one that fits into byte_count comes the first again. */
 void bench_memory_read(const void *base, uint64_t byte_count, const struct bench_job *job,
                        struct bench_outcome *outcome);

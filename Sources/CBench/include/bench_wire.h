@@ -1,8 +1,8 @@
 /*
  * bench_wire.h - the rivals that move bytes through descriptors: pipe, sockets, message queue.
  *
- * A wire is one worker's end: descriptors to send on, one to receive from. Byte streams are cut into
- * messages by the payload size, which both sides know. Every function returns 0 or -errno.
+ * A wire is one worker's end: descriptors to send on, one to receive from. Byte streams are cut
+ * into messages by the payload size, which both sides know. Every function returns 0 or -errno.
  */
 #pragma once
 

@@ -1,12 +1,12 @@
 /*
- * bench_work.h - the work that makes a message real, the same for every transport, in C and in Swift.
+ * bench_work.h - the work that makes a message real, the same for every transport.
  *
  * Guarantees:
- *   1. bench_fill writes one word in every 64 bytes of a payload and its last word; the first holds the
- *      sequence number, the others follow from it.
+ *   1. bench_fill writes one word in every 64 bytes of a payload and its last word; the first holds
+ *      the sequence number, the others follow from it.
  *   2. bench_read reads the same words. Sender and receiver get the same sum.
- *   3. bench_check_note sees a message that is lost, doubled or out of its sender's order, and still
- *      lets the run end when the last message has come.
+ *   3. bench_check_note sees a message that is lost, doubled or out of its sender's order, and
+ *      still lets the run end when the last message has come.
  */
 #pragma once
 
@@ -109,8 +109,8 @@ BENCH_INLINE void bench_check_note(struct bench_check *check, uint64_t sequence,
  * how many times to send the message: 0 when it is to be dropped. */
 unsigned bench_sabotage_step(const struct bench_job *job, uint64_t *index);
 
-/* Waits for the intended start of message `index` of a paced run that began at `begin`; returns that
- * intended start, however late the sender is. */
+/* Waits for the intended start of message `index` of a paced run that began at `begin`; returns
+ * that intended start, however late the sender is. */
 BENCH_INLINE uint64_t bench_pace(const struct bench_job *job, uint64_t begin, uint64_t index)
 {
     uint64_t intended = begin + index * job->interval_ticks;

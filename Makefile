@@ -1,0 +1,36 @@
+# bus1 in user space. `make help` lists what there is; the two commands that matter are
+# `make bench` and `make test`. Both install what is missing through apt when they may.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Optional libraries are used when their headers are here, which is asked again after an install: hence
+# shell code in the recipes and not a variable that make expands once.
+HAVE = $$(tools/have)
+BENCH := .build/release/bus1-bench
+
+.PHONY: help bench test build compare format clean
+
+help: ## Say what can be made.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+bench: ## bus1 against a pipe: a table, and plots in bench-out/. Under a minute once built.
+	@tools/install bench
+	@$(MAKE) --no-print-directory build
+	@$(BENCH)
+
+test: ## Check format, build, test, model-check, and prove the measuring itself. Prints each stage's time.
+	@tools/install test
+	@tools/test
+
+build: ## Build the release; the tool is .build/release/bus1-bench.
+	@env $(HAVE) swift build -c release
+
+compare: ## Measure this tree against BASE=<commit>, interleaved.
+	@tools/compare "$(BASE)"
+
+format: ## Format the Swift sources in place.
+	@git ls-files "*.swift" | xargs swift format -i
+
+clean: ## Remove what was built.
+	rm -rf .build .build-* bench-out
