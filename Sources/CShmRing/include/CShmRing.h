@@ -9,3 +9,4 @@
 #include "shmring_ring.h"
 #include "shmring_transaction.h"
 #include "shmring_inbox.h"
+#include "shmring_arena.h"

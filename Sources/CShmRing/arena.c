@@ -1,0 +1,124 @@
+#include <errno.h>
+#include <stdlib.h>
+
+#include "CShmRing.h"
+
+#define CELLS_PER_CHUNK 64u
+
+enum { CELL_FREE = 0, CELL_KEPT = 1, CELL_ORPHAN = 2 };
+
+static struct shmring_cell *cell_at(const struct shmring_arena *arena, uint32_t chunk, uint32_t index)
+{
+    return (struct shmring_cell *)(void *)(arena->chunks[chunk] +
+                                           (size_t)index * arena->cell_bytes);
+}
+
+static int add_chunk(struct shmring_arena *arena)
+{
+    uint8_t *chunk = NULL;
+    if (posix_memalign((void **)&chunk, SHMRING_LINE_BYTES,
+                       (size_t)CELLS_PER_CHUNK * arena->cell_bytes))
+        return -ENOMEM;
+    uint8_t **chunks = realloc(arena->chunks, (arena->chunk_count + 1) * sizeof *chunks);
+    if (chunks == NULL) {
+        free(chunk);
+        return -ENOMEM;
+    }
+    memset(chunk, 0, (size_t)CELLS_PER_CHUNK * arena->cell_bytes);
+    arena->chunks = chunks;
+    arena->chunks[arena->chunk_count++] = chunk;
+    for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++)
+        cell_at(arena, arena->chunk_count - 1, i)->arena = arena;
+    return SHMRING_OK;
+}
+
+struct shmring_arena *shmring_arena_create(uint32_t body_bytes)
+{
+    struct shmring_arena *arena = calloc(1, sizeof *arena);
+    if (arena == NULL)
+        return NULL;
+    uint32_t bytes = (uint32_t)sizeof(struct shmring_cell) + body_bytes;
+    arena->cell_bytes = (bytes + SHMRING_LINE_BYTES - 1) / SHMRING_LINE_BYTES * SHMRING_LINE_BYTES;
+    if (add_chunk(arena)) {
+        free(arena);
+        return NULL;
+    }
+    arena->current = cell_at(arena, 0, 0);
+    return arena;
+}
+
+static void destroy(struct shmring_arena *arena)
+{
+    for (uint32_t i = 0; i < arena->chunk_count; i++)
+        free(arena->chunks[i]);
+    free(arena->chunks);
+    free(arena);
+}
+
+void shmring_arena_close(struct shmring_arena *arena)
+{
+    /* One more than there are, so that no giver frees the arena before all are counted. */
+    shmring_store_release_u32(&arena->orphans, CELLS_PER_CHUNK * arena->chunk_count + 1);
+    uint32_t not_out = 1;
+    for (uint32_t c = 0; c < arena->chunk_count; c++)
+        for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++)
+            /* SYNC A1 acq_rel, pairs with A2: a cell is either free now, or whoever gives it back
+             * learns that it is an orphan. */
+            if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, CELL_ORPHAN) != CELL_KEPT)
+                not_out++;
+    if (shmring_fetch_add_acq_rel_u32(&arena->orphans, 0u - not_out) == not_out)
+        destroy(arena);
+}
+
+int shmring_arena_keep(struct shmring_arena *arena)
+{
+    struct shmring_cell *kept = arena->current;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct shmring_cell *cell = cell_at(arena, 0, i);
+        /* SYNC A3 acquire, pairs with A2: the giver has read its last of the cell. */
+        if (cell != kept && shmring_load_acquire_u32(&cell->state) == CELL_FREE) {
+            shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+            arena->current = cell;
+            arena->chunk = 0;
+            arena->index = i;
+            return SHMRING_OK;
+        }
+    }
+    uint32_t chunk = arena->chunk, index = arena->index;
+    for (uint32_t tries = 0; tries < CELLS_PER_CHUNK * arena->chunk_count; tries++) {
+        if (++index == CELLS_PER_CHUNK) {
+            index = 0;
+            chunk = (chunk + 1) % arena->chunk_count;
+        }
+        struct shmring_cell *cell = cell_at(arena, chunk, index);
+        /* SYNC A3 acquire, as above. */
+        if (cell != kept && shmring_load_acquire_u32(&cell->state) == CELL_FREE) {
+            shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+            arena->current = cell;
+            arena->chunk = chunk;
+            arena->index = index;
+            return SHMRING_OK;
+        }
+    }
+    if (add_chunk(arena))
+        return -ENOMEM;
+    shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+    arena->chunk = arena->chunk_count - 1;
+    arena->index = 0;
+    arena->current = cell_at(arena, arena->chunk, 0);
+    return SHMRING_OK;
+}
+
+void shmring_cell_give_back(struct shmring_cell *cell)
+{
+    struct shmring_arena *arena = cell->arena;
+    if (cell->give_back != NULL) {
+        cell->give_back(cell);
+        cell->give_back = NULL;
+    }
+    /* SYNC A2 acq_rel, pairs with A3 and A1: who finds the cell free may write it. */
+    if (shmring_exchange_acq_rel_u32(&cell->state, CELL_FREE) != CELL_ORPHAN)
+        return;
+    if (shmring_fetch_add_acq_rel_u32(&arena->orphans, UINT32_MAX) == 1)
+        destroy(arena);
+}
