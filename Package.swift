@@ -26,6 +26,8 @@ let package = Package(
     products: [
         .library(name: "Bus1Shm", targets: ["Bus1Shm"]),
         .executable(name: "bus1-bench", targets: ["bus1-bench"]),
+        // Preloaded by bus1-bench into what it measures, to count allocations from outside.
+        .library(name: "bench-malloc-count", type: .dynamic, targets: ["CBenchMallocCount"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -47,6 +49,7 @@ let package = Package(
             name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
         // The rivals and the yardsticks, each at its best.
         .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),
+        .target(name: "CBenchMallocCount", cSettings: strictC),
         .executableTarget(
             name: "bus1-bench",
             dependencies: [
@@ -59,5 +62,7 @@ let package = Package(
             name: "Bus1ShmTests",
             dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "bus1-bench"],
             swiftSettings: strictSwift),
+        .testTarget(
+            name: "Bus1BenchTests", dependencies: ["bus1-bench"], swiftSettings: strictSwift),
     ]
 )

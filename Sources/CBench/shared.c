@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -33,13 +34,21 @@ void bench_memory_unmap(void *base, uint64_t byte_count)
     munmap(base, byte_count);
 }
 
-void bench_stage_meet(struct bench_stage *stage, uint64_t target)
+void bench_stage_meet(struct bench_stage *stage, uint32_t target)
 {
-    uint64_t turns = 0;
-    __atomic_fetch_add(&stage->arrived, 1, __ATOMIC_ACQ_REL);
-    while (__atomic_load_n(&stage->arrived, __ATOMIC_ACQUIRE) < target)
-        if (++turns > 2000)
-            sched_yield();
+    /* First sleep until all have come: a count of system calls must not depend on who came when.
+     * Then, since waking takes a while, meet again without sleeping, so that all begin together. */
+    uint32_t seen = __atomic_add_fetch(&stage->arrived, 1, __ATOMIC_ACQ_REL);
+    syscall(SYS_futex, &stage->arrived, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    while ((int32_t)(seen - target) < 0) {
+        syscall(SYS_futex, &stage->arrived, FUTEX_WAIT, seen, NULL, NULL, 0);
+        seen = __atomic_load_n(&stage->arrived, __ATOMIC_ACQUIRE);
+    }
+    __atomic_fetch_add(&stage->ready, 1, __ATOMIC_ACQ_REL);
+    for (uint64_t turns = 0;
+         (int32_t)(__atomic_load_n(&stage->ready, __ATOMIC_ACQUIRE) - target) < 0; turns++)
+        if (turns > 100000)
+            sched_yield(); /* workers may share a core */
 }
 
 /* ---- futex ---------------------------------------------------------------------------------- */
@@ -73,6 +82,8 @@ int bench_futex_ping(void *base, const struct bench_job *job, struct bench_outco
     uint32_t value = pair->ping;
     uint64_t before = outcome->begin = bench_ticks();
     for (uint64_t i = 0; i < job->count; i++) {
+        if (job->interval_ticks)
+            before = bench_pace(job, outcome->begin, i);
         int error = futex_set(&pair->ping, ++value);
         if (error == 0)
             error = futex_await(&pair->pong, value);
@@ -166,6 +177,7 @@ void bench_memory_read(const void *base, uint64_t byte_count, const struct bench
                        struct bench_outcome *outcome)
 {
     uint64_t sum = 0, offset = 0, bytes = job->payload_bytes;
+    outcome->begin = bench_ticks();
     for (uint64_t i = 0; i < job->count; i++) {
         sum += bench_read_part((const char *)base + offset, 0, bytes, bytes);
         offset = offset + 2 * bytes <= byte_count ? offset + bytes : 0;

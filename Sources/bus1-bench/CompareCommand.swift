@@ -11,6 +11,8 @@ struct CompareCommand: ParsableCommand {
     static let shapes =
         [
             Shape(workload: .pingPong, payloadBytes: 64, slotBytes: 128),
+            // Rare messages, so that the receiver sleeps each time.
+            Shape(workload: .pingPong, payloadBytes: 64, mode: .park, intervalNs: 200_000),
             Shape(workload: .stream, payloadBytes: 64, slotBytes: 128),
             Shape(workload: .stream, payloadBytes: 64, batch: 64, slotBytes: 128),
         ]

@@ -35,6 +35,9 @@ struct Comparison {
         var count: Int?
         /// Time round trips singly, too.
         var timed = true
+        /// Throw away runs in which something else took a worker's core. Right where both spin on a
+        /// core of their own; wrong where workers share one.
+        var discardsPreempted = false
         var patienceMs: Int32 = 30_000
     }
 
@@ -70,10 +73,14 @@ struct Comparison {
                         + "round \(round) of \(options.rounds)")
                 let (outcome, latency) = try entry.measure(crew, timed: options.timed)
                 let after = try crew.canary()
-                runs[place].append(
-                    Run(
-                        figure: outcome.figure, before: before, after: after, latency: latency,
-                        pageFaults: outcome.pageFaults))
+                var run = Run(
+                    figure: outcome.figure, before: before, after: after, latency: latency,
+                    pageFaults: outcome.pageFaults, preemptions: outcome.preemptions)
+                if options.discardsPreempted && run.kept && outcome.preemptions > 0 {
+                    run.kept = false
+                    run.reason = "another process took a core \(outcome.preemptions) times"
+                }
+                runs[place].append(run)
                 before = after
             }
         }
@@ -86,10 +93,15 @@ struct Comparison {
         }
     }
 
+    /// The figures of two records, round by round, where both runs were kept.
+    func pairs(_ place: Int, _ other: Int) -> [(Double, Double)] {
+        zip(records[place].runs, records[other].runs).filter { $0.kept && $1.kept }
+            .map { ($0.figure, $1.figure) }
+    }
+
     /// The ratios of two records, round by round, where both runs were kept.
     func ratios(_ place: Int, over other: Int) -> [Double] {
-        zip(records[place].runs, records[other].runs).filter { $0.kept && $1.kept }
-            .map { $0.figure / $1.figure }
+        pairs(place, other).map { $0 / $1 }
     }
 
     /// The ratios of a record to the raw cache-line round trip around each run.
@@ -138,6 +150,7 @@ private struct Entry {
     /// One run; round trips once more, timed singly.
     func measure(_ crew: Crew, timed: Bool) throws -> (Outcome, Latency?) {
         let outcome = try run(crew, channel, count)
+        if let latency = outcome.latency { return (outcome, latency) }
         guard timed, contender.shape.isRoundTrip else { return (outcome, nil) }
         let singly = try crew.run(
             channel, count: min(count, 1_000_000), timed: true, sabotage: contender.sabotage)

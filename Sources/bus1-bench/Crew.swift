@@ -22,9 +22,10 @@ final class Crew {
     let senders: Int
     let receivers: Int
     let cores: [Int32]
+    private let stage: Int32
     private var members: [Member] = []
     private var nextChannel = 0
-    private var arrivals: UInt64 = 0
+    private var arrivals: UInt32 = 0
     private var generation: UInt16 = 0
     /// Longest time that one run may take.
     private let patienceMs: Int32
@@ -36,9 +37,8 @@ final class Crew {
         self.receivers = receivers
         self.patienceMs = patienceMs
         cores = try usableCores()
-        let stage = try BenchError.check(
+        stage = try BenchError.check(
             bench_memory_create("bus1-bench-stage", UInt64(BENCH_STAGE_BYTES)), "making the stage")
-        defer { Glibc.close(stage) }
         let further = cores.count > 2 ? [cores[0]] + cores[2...] : [cores[0]]
         for index in 0..<(senders + receivers) {
             let core =
@@ -48,11 +48,14 @@ final class Crew {
     }
 
     deinit {
-        for member in members {
-            // One that still works is not listening.
-            try? member.control.send(Order.quit)
-            if !over(member.pid, withinMs: 500) { _ = bench_child_end(member.pid, 1) }
-        }
+        members.forEach(end)
+        Glibc.close(stage)
+    }
+
+    private func end(_ member: Member) {
+        // One that still works is not listening.
+        try? member.control.send(Order.quit)
+        if !over(member.pid, withinMs: 500) { _ = bench_child_end(member.pid, 1) }
     }
 
     private func start(core: Int32, stage: Int32) throws {
@@ -130,7 +133,7 @@ final class Crew {
         let shape = channel.shape
         let parts = participants(shape)
         generation &+= 1
-        arrivals += UInt64(parts.count)
+        arrivals &+= UInt32(parts.count)
         for (place, member) in parts {
             let isSender = place < shape.senders
             let part: Part =
@@ -139,7 +142,8 @@ final class Crew {
                 part: part, count: count, payloadBytes: shape.payloadBytes, batch: shape.batch,
                 senders: shape.senders, receivers: shape.receivers,
                 index: isSender ? place : place - shape.senders, generation: generation,
-                timed: timed, intervalNs: shape.intervalNs, sabotage: sabotage, meeting: arrivals)
+                timed: timed || shape.intervalNs > 0, intervalNs: shape.intervalNs,
+                sabotage: sabotage, meeting: arrivals)
             try member.control.send(Order.run(channel: channel.number, assignment))
         }
         var reports: [WorkerReport] = []
@@ -154,11 +158,80 @@ final class Crew {
             receivers: Array(reports[shape.senders...]))
     }
 
+    /// Asks both ends of a channel; returns what the senders and receivers said, together.
+    func probe(_ channel: Channel, _ name: String) throws -> [String: Double] {
+        let parts = participants(channel.shape)
+        arrivals &+= UInt32(parts.count)
+        for (place, member) in parts {
+            let part: Part = place < channel.shape.senders ? .send : .receive
+            try member.control.send(
+                Order.probe(channel: channel.number, name: name, part: part, meeting: arrivals))
+        }
+        var found: [String: Double] = [:]
+        for (_, member) in parts {
+            guard case .probed(let values) = try answer(of: member) else {
+                throw BenchError("a worker gave the wrong answer")
+            }
+            found.merge(values) { old, _ in old }
+        }
+        return found
+    }
+
+    /// Starts one more process, which opens a channel to the first receiver and sends one message.
+    /// Returns the times until the receiver has it, in us: from before the library's first call, and
+    /// from before the process was started.
+    func firstMessage(
+        _ transport: any Transport, _ shape: Shape, _ variant: Variant
+    ) throws -> (sinceFirstCall: Double, sinceExec: Double) {
+        let (equipment, state) = try transport.equip(shape, variant)
+        defer { for fd in Set(equipment.flatMap(\.fds)) { Glibc.close(fd) } }
+        func post(_ role: Post.Role) -> Post {
+            Post(
+                role: role, index: 0, shape: shape, options: variant.options,
+                address: equipment[role == .sender ? 0 : 1].address)
+        }
+        let number = nextChannel
+        nextChannel += 1
+        let receiver = members[senders]
+        try receiver.control.send(
+            Order.open(channel: number, transport: transport.name, post: post(.receiver)),
+            fds: equipment[1].fds)
+        _ = try answer(of: receiver)
+        generation &+= 1
+        arrivals &+= 2
+        var assignment = Assignment(
+            part: .receive, count: 1, payloadBytes: shape.payloadBytes, batch: 1, senders: 1,
+            receivers: 1, index: 0, generation: generation, timed: false, intervalNs: 0,
+            meeting: arrivals)
+        try receiver.control.send(Order.run(channel: number, assignment))
+        let exec = bench_ticks()
+        try start(core: cores[0], stage: stage)
+        let fresh = members.removeLast()
+        defer { end(fresh) }
+        assignment.part = .send
+        try fresh.control.send(
+            Order.first(transport: transport.name, post: post(.sender), assignment),
+            fds: equipment[0].fds)
+        guard case .ran(let sent) = try answer(of: fresh),
+            case .ran(let received) = try answer(of: receiver)
+        else { throw BenchError("a worker gave the wrong answer") }
+        guard received.sum == sent.sum, received.faults == 0 else {
+            throw BenchError("\(transport.name): the first message is not what was sent")
+        }
+        try receiver.control.send(Order.close(channel: number))
+        _ = try answer(of: receiver)
+        withExtendedLifetime(state) {}
+        let ticksPerUs = bench_ticks_per_ns() * 1000
+        return (
+            Double(received.end - sent.begin) / ticksPerUs, Double(received.end - exec) / ticksPerUs
+        )
+    }
+
     /// The raw cache-line round trip between the first sender and the first receiver, in ns: the median
     /// of a few batches, so that one interrupt does not count. nil when both share one core.
     func canary(trips: Int = 2000, batches: Int = 5) throws -> Double? {
         guard cores.count > 1 else { return nil }
-        arrivals += 2
+        arrivals &+= 2
         let pair = [(Part.ping, members[0]), (Part.pong, members[senders])]
         for (part, member) in pair {
             try member.control.send(
@@ -214,19 +287,23 @@ struct Outcome: Sendable {
 
     var latency: Latency? { senders.first?.latency }
     var pageFaults: UInt64 { (senders + receivers).reduce(0) { $0 + $1.pageFaults } }
+    var preemptions: UInt64 { (senders + receivers).reduce(0) { $0 + $1.preemptions } }
 
-    /// From the first sender's start to the last receiver's end.
+    /// From the first sender's start to the last receiver's end. A receiver that says when it began
+    /// had no sender.
     var elapsedNs: Double {
-        let begin = senders.map(\.begin).min()!
+        let begin = (senders + receivers).map(\.begin).filter { $0 > 0 }.min() ?? 0
         let end = shape.isRoundTrip ? senders[0].end : receivers.map(\.end).max()!
-        return Double(end - begin) / bench_ticks_per_ns()
+        return max(1, Double(Int64(bitPattern: end &- begin)) / bench_ticks_per_ns())
     }
 
     /// In the unit of the shape's metric.
     var figure: Double {
         let messages = Double(count * shape.senders)
         switch shape.workload {
-        case .pingPong, .idlePeers: return elapsedNs / messages
+        // Paced: from the intended starts, or a late one would hide the next ones' wait.
+        case .pingPong, .idlePeers:
+            return shape.intervalNs > 0 ? latency?.mean ?? .nan : elapsedNs / messages
         case .stream, .manySenders: return messages / elapsedNs * 1000
         case .multicast: return messages * Double(shape.receivers) / elapsedNs * 1000
         case .large: return messages * Double(shape.payloadBytes) / elapsedNs

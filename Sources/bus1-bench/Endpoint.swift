@@ -31,6 +31,12 @@ protocol Endpoint: AnyObject {
     func run(_ part: Part, _ job: inout bench_job) throws -> bench_outcome
 }
 
+/// An endpoint that can be asked about more than speed. Both ends of a channel are asked at the same
+/// time; what a probe's name means and what it returns stands beside the gate's rows.
+protocol ProbedEndpoint: Endpoint {
+    func probe(_ name: String, _ part: Part) throws -> [String: Double]
+}
+
 /// One way of doing what a transport can do; the best one counts and is named.
 struct Variant: Codable, Hashable, Sendable {
     var name: String

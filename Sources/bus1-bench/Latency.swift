@@ -2,6 +2,7 @@ import Histogram
 
 /// Round trips timed singly, in nanoseconds.
 struct Latency: Codable, Hashable, Sendable {
+    var mean = 0.0
     var min = 0.0
     var p50 = 0.0
     var p90 = 0.0
@@ -11,14 +12,15 @@ struct Latency: Codable, Hashable, Sendable {
     var max = 0.0
 
     enum CodingKeys: String, CodingKey {
-        case min, p50, p90, p99
+        case mean, min, p50, p90, p99
         case p999 = "p99_9"
         case p9999 = "p99_99"
         case max
     }
 
     static let places: [(String, any WritableKeyPath<Latency, Double> & Sendable)] = [
-        ("min", \.min), ("p50", \.p50), ("p90", \.p90), ("p99", \.p99), ("p99.9", \.p999),
+        ("mean", \.mean), ("min", \.min), ("p50", \.p50), ("p90", \.p90), ("p99", \.p99),
+        ("p99.9", \.p999),
         ("p99.99", \.p9999), ("max", \.max),
     ]
 
@@ -29,6 +31,7 @@ struct Latency: Codable, Hashable, Sendable {
         var histogram = Histogram<UInt32>(
             highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .three)
         for sample in ticks { histogram.record(UInt64((Double(sample) / ticksPerNs).rounded())) }
+        mean = ticks.reduce(0) { $0 + Double($1) } / ticksPerNs / Double(Swift.max(1, ticks.count))
         min = Double(histogram.min)
         p50 = Double(histogram.valueAtPercentile(50))
         p90 = Double(histogram.valueAtPercentile(90))

@@ -8,7 +8,11 @@ enum Order: Codable, Sendable {
     case close(channel: Int)
     case run(channel: Int, Assignment)
     /// The yardstick, `batches` times `trips` round trips; nothing when `part` is `alone`.
-    case canary(part: Part, trips: Int, batches: Int, meeting: UInt64)
+    case canary(part: Part, trips: Int, batches: Int, meeting: UInt32)
+    /// Open a channel and send the first message: timed from before the opening.
+    case first(transport: String, post: Post, Assignment)
+    /// A question that only some endpoints can answer.
+    case probe(channel: Int, name: String, part: Part, meeting: UInt32)
     case quit
 }
 
@@ -28,7 +32,7 @@ struct Assignment: Codable, Sendable {
     var intervalNs: Int
     var sabotage = Sabotage()
     /// How many come to the barrier in all before the run begins.
-    var meeting: UInt64
+    var meeting: UInt32
 }
 
 /// What a negative control does to a run.
@@ -48,6 +52,7 @@ enum Answer: Codable, Sendable {
     case done
     case ran(WorkerReport)
     case canary(nsPerTrip: [Double])
+    case probed([String: Double])
     case failed(String)
 }
 
@@ -60,6 +65,7 @@ struct WorkerReport: Codable, Sendable {
     var begin: UInt64
     var end: UInt64
     var pageFaults: UInt64
+    var preemptions: UInt64
     var latency: Latency?
 }
 

@@ -30,16 +30,19 @@ struct Run: Codable, Sendable {
     var reason: String?
     var latency: Latency?
     var pageFaults: UInt64
+    /// How often something else took a worker's core: no reason to throw away, but to look closer.
+    var preemptions: UInt64
 
     init(
         figure: Double, before: Double?, after: Double?, latency: Latency? = nil,
-        pageFaults: UInt64 = 0
+        pageFaults: UInt64 = 0, preemptions: UInt64 = 0
     ) {
         self.figure = figure
         canaryBeforeNs = before
         canaryAfterNs = after
         self.latency = latency
         self.pageFaults = pageFaults
+        self.preemptions = preemptions
         let first = Placement(canaryNs: before)
         let second = Placement(canaryNs: after)
         if first != second {

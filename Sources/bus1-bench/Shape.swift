@@ -53,7 +53,7 @@ struct Shape: Codable, Hashable, Sendable {
         if senders > 1 { words += ", \(senders) senders" }
         if receivers > 1 { words += ", \(receivers) receivers" }
         if idlePeers > 0 { words += ", \(idlePeers) idle" }
-        if intervalNs > 0 { words += ", every \(intervalNs) ns" }
+        if intervalNs > 0 { words += ", every \(Report.duration(Double(intervalNs)))" }
         return words
     }
 }

@@ -31,9 +31,10 @@ struct Suite {
         var references: [any Transport] = [try transport(named: "pipe")]
         if yardsticks { references += transports.filter(\.isYardstick) }
         for reference in references where !wanted.contains(where: { $0.name == reference.name }) {
-            // A shape that says how to wait is held against the pipe at its best all the same.
+            // A shape that says how to wait is held against the pipe at its best all the same, but
+            // for sleepers: there the pipe's readers sleep, too.
             var shape = shape
-            if reference.name == "pipe" { shape.mode = .best }
+            if reference.name == "pipe" && shape.mode != .park { shape.mode = .best }
             if !reference.variants(for: shape).isEmpty {
                 contenders.append(Contender(transport: reference, shape: shape))
             }

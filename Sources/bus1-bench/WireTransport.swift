@@ -14,7 +14,8 @@ struct WireTransport: Transport {
 
     func variants(for shape: Shape) -> [Variant] {
         switch shape.workload {
-        case .idlePeers, .firstMessage: return []
+        case .idlePeers: return []
+        case .firstMessage: return [Variant(name: "made before the start", options: ["spin": 0])]
         case .manySenders where kind == .tcp: return []
         // A write to a pipe is whole only up to PIPE_BUF.
         case .manySenders where shape.payloadBytes * shape.batch > 4096: return []

@@ -56,6 +56,20 @@ private struct Desk {
             return .ran(try run(assignment, endpoint))
         case .canary(let part, let trips, let batches, let meeting):
             return .canary(nsPerTrip: canary(part, trips, batches, meeting))
+        case .first(let name, let post, let assignment):
+            bench_stage_meet(stage, assignment.meeting)
+            let begin = bench_ticks()
+            let endpoint = try transport(named: name).open(post, fds: fds)
+            var job = bench_job(assignment)
+            var report = WorkerReport(try endpoint.run(assignment.part, &job))
+            report.begin = begin
+            return .ran(report)
+        case .probe(let channel, let name, let part, let meeting):
+            guard let endpoint = endpoints[channel] as? any ProbedEndpoint else {
+                throw BenchError("this transport knows no probe \(name)")
+            }
+            bench_stage_meet(stage, meeting)
+            return .probed(try endpoint.probe(name, part))
         case .quit:
             return .done
         }
@@ -69,18 +83,19 @@ private struct Desk {
         defer { samples.deallocate() }
         if !samples.isEmpty { job.samples = samples.baseAddress }
         bench_stage_meet(stage, assignment.meeting)
-        let faultsBefore = bench_page_faults()
+        let faults = bench_page_faults()
+        let preemptions = bench_preemptions()
         let outcome = try endpoint.run(assignment.part, &job)
-        let pageFaults = bench_page_faults() - faultsBefore
-        return WorkerReport(
-            messages: outcome.messages, sum: outcome.sum, faults: outcome.faults,
-            faultWant: outcome.fault_want, faultGot: outcome.fault_got, begin: outcome.begin,
-            end: outcome.end, pageFaults: pageFaults,
-            latency: samples.isEmpty
-                ? nil : Latency(ticks: .init(samples), ticksPerNs: bench_ticks_per_ns()))
+        var report = WorkerReport(outcome)
+        report.pageFaults = bench_page_faults() - faults
+        report.preemptions = bench_preemptions() - preemptions
+        if !samples.isEmpty {
+            report.latency = Latency(ticks: .init(samples), ticksPerNs: bench_ticks_per_ns())
+        }
+        return report
     }
 
-    private func canary(_ part: Part, _ trips: Int, _ batches: Int, _ meeting: UInt64) -> [Double] {
+    private func canary(_ part: Part, _ trips: Int, _ batches: Int, _ meeting: UInt32) -> [Double] {
         let line = UnsafeMutableRawPointer(stage).advanced(
             by: MemoryLayout<bench_stage>.offset(of: \.line)!
         ).assumingMemoryBound(to: UInt64.self)
@@ -113,7 +128,7 @@ extension bench_job {
         let ticksPerNs = bench_ticks_per_ns()
         interval_ticks = UInt64(Double(assignment.intervalNs) * ticksPerNs)
         sabotaged = !assignment.sabotage.isNone
-        sabotage.delay_ticks = UInt64(Double(assignment.sabotage.delayNs) * ticksPerNs)
+        sabotage.delay_ticks = bench_delay_ticks(Double(assignment.sabotage.delayNs))
         sabotage.system_calls = UInt32(assignment.sabotage.systemCalls)
         sabotage.allocations = UInt32(assignment.sabotage.allocations)
         sabotage.repeats = UInt32(assignment.sabotage.repeats)
@@ -125,5 +140,14 @@ extension bench_job {
             case .doubled: BENCH_FAULT_DOUBLE.rawValue
             case .swapped: BENCH_FAULT_SWAP.rawValue
             }
+    }
+}
+
+extension WorkerReport {
+    init(_ outcome: bench_outcome) {
+        self.init(
+            messages: outcome.messages, sum: outcome.sum, faults: outcome.faults,
+            faultWant: outcome.fault_want, faultGot: outcome.fault_got, begin: outcome.begin,
+            end: outcome.end, pageFaults: 0, preemptions: 0)
     }
 }

@@ -41,5 +41,7 @@ int bench_interrupted(void);
 void bench_output_by_lines(void);
 /* Minor and major page faults of this process so far. */
 uint64_t bench_page_faults(void);
+/* How often another process took this one's core so far. */
+uint64_t bench_preemptions(void);
 /* Ends a child of this process and waits for it. Returns its exit status, or 128 + signal. */
 int bench_child_end(pid_t pid, int force);

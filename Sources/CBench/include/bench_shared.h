@@ -14,7 +14,8 @@
 
 /* What all workers of a crew map: lines apart from each other by 128 bytes. */
 struct bench_stage {
-    uint64_t arrived; /* workers that came to the barrier, since the crew began */
+    uint32_t arrived; /* workers that came to the barrier since the crew began: a futex */
+    uint32_t ready;   /* and those that are awake after it */
     uint64_t pad0[15];
     uint64_t line; /* of the yardstick */
     uint64_t pad1[15];
@@ -26,8 +27,8 @@ int bench_memory_create(const char *label, uint64_t byte_count);
 void *bench_memory_map(int fd, uint64_t byte_count);
 void bench_memory_unmap(void *base, uint64_t byte_count);
 
-/* Comes to the barrier and waits until `target` have come. Yields: workers may share a core. */
-void bench_stage_meet(struct bench_stage *stage, uint64_t target);
+/* Comes to the barrier and waits until `target` have come in all since the crew began. */
+void bench_stage_meet(struct bench_stage *stage, uint32_t target);
 
 /* The raw cache-line ping-pong: yardstick.c. The line's value must not change between two calls. */
 void bench_line_ping(uint64_t *line, uint64_t count);
