@@ -58,6 +58,10 @@ public struct Bus1Error: Error, Sendable {
     /// What a quota refused; nil unless ``code`` is ``Code/overQuota``.
     public let refusal: Refusal?
 
+    /// A payload that is not as long as the type that it should be.
+    @usableFromInline
+    static let wrongSize = Bus1Error(.mismatch, "read a payload as a value")
+
     init(_ code: Code, _ operation: StaticString, errno: Int32 = 0, refusal: Refusal? = nil) {
         self.code = code
         self.operation = operation

@@ -5,8 +5,6 @@
 
 #define CELLS_PER_CHUNK 64u
 
-enum { CELL_FREE = 0, CELL_KEPT = 1, CELL_ORPHAN = 2 };
-
 static struct shmring_cell *cell_at(const struct shmring_arena *arena, uint32_t chunk, uint32_t index)
 {
     return (struct shmring_cell *)(void *)(arena->chunks[chunk] +
@@ -64,7 +62,7 @@ void shmring_arena_close(struct shmring_arena *arena)
         for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++)
             /* SYNC A1 acq_rel, pairs with A2: a cell is either free now, or whoever gives it back
              * learns that it is an orphan. */
-            if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, CELL_ORPHAN) != CELL_KEPT)
+            if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, SHMRING_CELL_ORPHAN) != SHMRING_CELL_KEPT)
                 not_out++;
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, 0u - not_out) == not_out)
         destroy(arena);
@@ -76,8 +74,8 @@ int shmring_arena_keep(struct shmring_arena *arena)
     for (uint32_t i = 0; i < 2; i++) {
         struct shmring_cell *cell = cell_at(arena, 0, i);
         /* SYNC A3 acquire, pairs with A2: the giver has read its last of the cell. */
-        if (cell != kept && shmring_load_acquire_u32(&cell->state) == CELL_FREE) {
-            shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+        if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
+            shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
             arena->current = cell;
             arena->chunk = 0;
             arena->index = i;
@@ -92,8 +90,8 @@ int shmring_arena_keep(struct shmring_arena *arena)
         }
         struct shmring_cell *cell = cell_at(arena, chunk, index);
         /* SYNC A3 acquire, as above. */
-        if (cell != kept && shmring_load_acquire_u32(&cell->state) == CELL_FREE) {
-            shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+        if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
+            shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
             arena->current = cell;
             arena->chunk = chunk;
             arena->index = index;
@@ -102,23 +100,15 @@ int shmring_arena_keep(struct shmring_arena *arena)
     }
     if (add_chunk(arena))
         return -ENOMEM;
-    shmring_store_relaxed_u32(&kept->state, CELL_KEPT);
+    shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
     arena->chunk = arena->chunk_count - 1;
     arena->index = 0;
     arena->current = cell_at(arena, arena->chunk, 0);
     return SHMRING_OK;
 }
 
-void shmring_cell_give_back(struct shmring_cell *cell)
+void shmring_arena_free_orphan(struct shmring_arena *arena)
 {
-    struct shmring_arena *arena = cell->arena;
-    if (cell->give_back != NULL) {
-        cell->give_back(cell);
-        cell->give_back = NULL;
-    }
-    /* SYNC A2 acq_rel, pairs with A3 and A1: who finds the cell free may write it. */
-    if (shmring_exchange_acq_rel_u32(&cell->state, CELL_FREE) != CELL_ORPHAN)
-        return;
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, UINT32_MAX) == 1)
         destroy(arena);
 }

@@ -464,6 +464,39 @@ static bool something_to_see(struct shmring_inbox *inbox)
     return shmring_load_relaxed(inbox->death) != inbox->death_seen;
 }
 
+int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *consumer,
+                        uint64_t *positions, uint32_t room, uint32_t *count)
+{
+    *count = 0;
+    if (inbox->waiting || inbox->ready_first != inbox->ready_end)
+        return SHMRING_E_FULL; /* a look is under way: its entries must not move */
+    int result = reserve(inbox, consumer);
+    if (result)
+        return result;
+    compact(consumer);
+    /* SYNC R7 acquire, as in look_at_ring. */
+    uint64_t tail = shmring_load_acquire(&consumer->control->tail);
+    if (tail - consumer->head > consumer->capacity)
+        return SHMRING_E_CORRUPT;
+    /* Everything claimed becomes open: to be read again, whatever it is now. */
+    for (; consumer->next != tail; consumer->next++) {
+        if ((consumer->in_service_from != 0 || consumer->retired_count != 0) &&
+            consumer->next < shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask]))
+            continue;
+        consumer->open[consumer->open_end++] = (struct shmring_open){.position = consumer->next};
+    }
+    for (uint32_t i = 0; i < consumer->open_end + consumer->retired_count; i++) {
+        uint64_t position = i < consumer->open_end
+                                ? consumer->open[i].position
+                                : consumer->retired[i - consumer->open_end].position;
+        if (shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT != position &&
+            *count < room)
+            positions[(*count)++] = position;
+    }
+    choose_path(inbox);
+    return SHMRING_OK;
+}
+
 int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact)
 {
     for (int looked = 0;; looked++) {

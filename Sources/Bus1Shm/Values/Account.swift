@@ -1,10 +1,12 @@
 /// Who did it, as the kernel vouched when the connection was made: no claim of the process itself.
+@frozen
 public struct Account: Hashable, Sendable, BitwiseCopyable {
     /// The effective user ID, in the broker's user namespace.
     public let uid: UInt32
     /// The process ID, in the broker's PID namespace; 0 when the process has none there.
     public let pid: Int32
 
+    @usableFromInline
     init(uid: UInt32, pid: Int32) {
         self.uid = uid
         self.pid = pid
@@ -27,4 +29,6 @@ public enum Resource: UInt32, Sendable {
     case lookUps = 9
     /// Tickets for children, not yet used.
     case tickets = 10
+    /// Sending threads of one peer.
+    case lanes = 11
 }

@@ -13,9 +13,15 @@
 
 struct shmring_arena;
 
+enum shmring_cell_state {
+    SHMRING_CELL_FREE = 0,
+    SHMRING_CELL_KEPT = 1,
+    SHMRING_CELL_ORPHAN = 2, /* its arena was closed */
+};
+
 /* A message and what the layer above knows of it. */
 struct shmring_cell {
-    uint32_t state;       /* enum in arena.c */
+    uint32_t state;       /* enum shmring_cell_state */
     uint32_t uid;         /* of the sender, as the kernel vouched */
     int32_t pid;
     uint32_t reserved;
@@ -37,6 +43,11 @@ struct shmring_arena {
     uint32_t orphans;      /* after close: cells not given back yet */
 };
 
+SHMRING_INLINE struct shmring_message *shmring_cell_message(struct shmring_cell *cell)
+{
+    return &cell->message;
+}
+
 /* Cells with room for body_bytes. NULL: no memory. */
 struct shmring_arena *shmring_arena_create(uint32_t body_bytes);
 /* No cell is taken any more. Frees the arena, now or when the last cell is given back. */
@@ -44,5 +55,30 @@ void shmring_arena_close(struct shmring_arena *arena);
 /* The current cell holds a message from now on; finds or makes another current one. -ENOMEM: the
  * current cell is as it was. */
 int shmring_arena_keep(struct shmring_arena *arena);
+/* The cell's message came for this node, from this account; its payload is its own body. */
+SHMRING_INLINE void shmring_cell_fill(struct shmring_cell *cell, uint64_t node, uint64_t tag,
+                                      uint32_t uid, int32_t pid)
+{
+    cell->node = node;
+    cell->tag = tag;
+    cell->uid = uid;
+    cell->pid = pid;
+    cell->payload = cell->message.body;
+    cell->byte_count = cell->message.length;
+}
+
+void shmring_arena_free_orphan(struct shmring_arena *arena);
+
 /* Gives a cell back, and the slice that it refers to. Any thread. */
-void shmring_cell_give_back(struct shmring_cell *cell);
+SHMRING_INLINE void shmring_cell_give_back(struct shmring_cell *cell)
+{
+    struct shmring_arena *arena = cell->arena;
+    if (shmring_unlikely(cell->give_back != NULL)) {
+        cell->give_back(cell);
+        cell->give_back = NULL;
+    }
+    /* SYNC A2 acq_rel, pairs with A3 and A1: who finds the cell free may write it. */
+    if (shmring_unlikely(shmring_exchange_acq_rel_u32(&cell->state, SHMRING_CELL_FREE) ==
+                         SHMRING_CELL_ORPHAN))
+        shmring_arena_free_orphan(arena);
+}

@@ -122,6 +122,17 @@ struct shmring_message {
 void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint32_t retired_index,
                                         struct shmring_inbox_counts *counts);
 
+/* The message's payload lies in a slice: its body is a struct shmring_slice_ref, unchecked. */
+SHMRING_INLINE bool shmring_message_is_slice(const struct shmring_message *message)
+{
+    return (message->bits & SHMRING_HEADER_SLICE) != 0;
+}
+
+SHMRING_INLINE bool shmring_message_has_more(const struct shmring_message *message)
+{
+    return (message->bits & SHMRING_HEADER_MORE) != 0;
+}
+
 int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmring_mapping *ring,
                           bool foreign);
 void shmring_consumer_deinit(struct shmring_consumer *consumer);
@@ -140,6 +151,11 @@ void shmring_inbox_deinit(struct shmring_inbox *inbox);
 /* Only between two deliveries. SHMRING_E_TOO_LARGE above SHMRING_INBOX_RINGS_MAX. */
 int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
+
+/* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL: ask
+ * again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */
+int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *consumer,
+                        uint64_t *positions, uint32_t room, uint32_t *count);
 
 /* Everything but the plainest case. `exact`: the answer E_EMPTY is to be relied upon. */
 int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact);

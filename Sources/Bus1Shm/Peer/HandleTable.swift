@@ -1,0 +1,99 @@
+import CBus1System
+import CShmRing
+import Glibc
+import Synchronization
+
+/// The handles of one peer. An identifier names its entry and says whether it is still that one.
+///
+/// Entries never move, so that lanes on other threads read them without a lock; an entry is written before the handle
+/// that names it exists, and after that only its `id` changes, to 0.
+final class HandleTable: @unchecked Sendable {
+    // @unchecked: the free list is under its lock; `base` never changes; entries as said above.
+    let base: UnsafeMutablePointer<HandleEntry>
+    let countMax: Int
+    private let byteCount: Int
+    private let token: UInt64
+    private let free: Mutex<FreeList>
+
+    private struct FreeList {
+        var indices: [UInt32] = []
+        var next: UInt32 = 0
+        var used = 0
+    }
+
+    /// An identifier holds that many bits of index.
+    static let indexBits: UInt64 = 24
+
+    /// Room for `countMax` handles: address space, memory only for what is used.
+    init(token: UInt64, countMax: Int) {
+        self.token = token
+        self.countMax = max(1, min(countMax, 1 << Int(Self.indexBits)))
+        byteCount = self.countMax * MemoryLayout<HandleEntry>.stride
+        let memory = mmap(
+            nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        precondition(memory != MAP_FAILED, "no address space for \(self.countMax) handles")
+        base = memory!.assumingMemoryBound(to: HandleEntry.self)
+        free = Mutex(FreeList())
+    }
+
+    var used: Int { free.withLock { $0.used } }
+
+    /// Makes a handle. nil when there are as many as there may be.
+    func add(
+        producer: UnsafeMutablePointer<shmring_producer>, dead: UnsafePointer<UInt64>, grant: GrantNumber, link: Int
+    ) -> HandleID? {
+        let index: UInt32? = free.withLock { list in
+            guard list.used < countMax else { return nil }
+            list.used += 1
+            if let index = list.indices.popLast() { return index }
+            defer { list.next += 1 }
+            return list.next
+        }
+        guard let index else { return nil }
+        let id = bus1_sys_unique() << Self.indexBits | UInt64(index)
+        (base + Int(index)).initialize(
+            to: HandleEntry(
+                id: id, token: token, producer: producer, dead: dead, grant: grant.rawValue, link: UInt32(link)))
+        return HandleID(rawValue: id)
+    }
+
+    /// The entry of a live handle of this peer.
+    func entry(_ id: HandleID) -> UnsafeMutablePointer<HandleEntry>? {
+        let index = Int(id.rawValue & (1 << Self.indexBits - 1))
+        guard id.rawValue != 0, index < countMax else { return nil }
+        let entry = base + index
+        return shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue ? entry : nil
+    }
+
+    /// Ends a handle; false when it had ended. Any thread.
+    func remove(_ id: HandleID) -> Bool {
+        free.withLock { list in
+            guard let entry = entry(id) else { return false }
+            // SYNC H1 release, pairs with the relaxed load in `entry` and in every send: only the id matters to those
+            // who still see it, and they have the handle borrowed, so that it does not end meanwhile.
+            shmring_store_release(entry.pointer(to: \.id)!, 0)
+            list.indices.append(UInt32(id.rawValue & (1 << Self.indexBits - 1)))
+            list.used -= 1
+            return true
+        }
+    }
+
+    /// Ends all handles whose link is gone; their identifiers.
+    func remove(link: Int) -> [HandleID] {
+        let end = free.withLock { Int($0.next) }
+        var gone: [HandleID] = []
+        for index in 0..<end where base[index].id != 0 && base[index].link == UInt32(link) {
+            let id = HandleID(rawValue: base[index].id)
+            if remove(id) { gone.append(id) }
+        }
+        return gone
+    }
+
+    /// Ends all of them.
+    func invalidate() {
+        let end = free.withLock { Int($0.next) }
+        for index in 0..<end where base[index].id != 0 { _ = remove(HandleID(rawValue: base[index].id)) }
+    }
+
+    deinit { munmap(base, byteCount) }
+}

@@ -1,0 +1,138 @@
+import CShmRing
+
+/// A ring of this peer's own: one trust domain writes into it, this peer reads.
+final class OwnRing {
+    let id: RingID
+    let domain: DomainID
+    private let mapping: Mapping
+    /// At a place that never moves: the inbox refers to it.
+    let consumer: UnsafeMutablePointer<shmring_consumer>
+
+    /// Maps the ring and checks its geometry. `isForeign`: of another trust domain than the peer's own.
+    init(_ offer: consuming RingOffer, isForeign: Bool) throws(Bus1Error) {
+        id = offer.ring
+        domain = offer.domain
+        let byteCount = shmring_ring_bytes(offer.slots, offer.slotBytes)
+        guard byteCount != 0 else { throw Bus1Error(.mismatch, "map a ring of one's own") }
+        mapping = try Mapping(
+            offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount, "map a ring of one's own")
+        consumer = .allocate(capacity: 1)
+        var raw = mapping.raw
+        let result = shmring_consumer_init(consumer, &raw, isForeign)
+        guard result == 0 else {
+            consumer.deallocate()
+            throw Bus1Error(result: result, "map a ring of one's own")
+        }
+    }
+
+    /// For a link of the peer to itself: it sends into the same memory.
+    func withMapping<R>(_ body: (borrowing Mapping) -> R) -> R { body(mapping) }
+
+    deinit {
+        shmring_consumer_deinit(consumer)
+        consumer.deallocate()
+    }
+}
+
+/// An introduced pair, seen from this side: the way into the other's ring, the other's outbox, the two
+/// return boards.
+final class Link {
+    let peer: PeerID
+    let account: Account
+    let domain: DomainID
+    /// The ring of this peer in which the other writes, and its index there.
+    let ownRing: RingID
+    let itsIndex: UInt32
+    /// The ring of the other in which this peer writes, and this peer's index there.
+    let itsRing: RingID
+    let ownIndex: UInt32
+    /// Of the peer's own lane; further lanes have producers of their own.
+    let producer: UnsafeMutablePointer<shmring_producer>
+    let lanes: UInt32
+    let outbox: UnsafePointer<shmring_outbox>
+    let boardOut: UnsafeMutablePointer<shmring_board>
+    let boardIn: UnsafeMutablePointer<shmring_board>
+    /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
+    private(set) var event: Descriptor?
+    var isDead = false
+
+    private let ringMapping: Mapping?
+    private let ringRaw: shmring_mapping
+    private let selfRing: OwnRing?
+    private let outboxMapping: Mapping?
+    private let boardOutMapping: Mapping
+    private let boardInMapping: Mapping?
+
+    /// Maps what the introduction brings. `ownOutbox` and `selfRing` stand in where the other is the peer itself.
+    init(
+        _ introduction: consuming Introduction, ownOutbox: UnsafePointer<shmring_outbox>, selfRing: OwnRing?,
+        claimWord: UnsafeMutablePointer<UInt64>
+    ) throws(Bus1Error) {
+        let operation: StaticString = "map what an introduction brings"
+        peer = introduction.peer
+        account = introduction.account
+        domain = introduction.domain
+        ownRing = introduction.ownRing
+        itsIndex = UInt32(introduction.itsIndex)
+        itsRing = introduction.itsRing
+        ownIndex = UInt32(introduction.ownIndex)
+        lanes = introduction.lanes
+
+        if let ring = introduction.ring.take() {
+            let byteCount = shmring_ring_bytes(introduction.slots, introduction.slotBytes)
+            guard byteCount != 0 else { throw Bus1Error(.mismatch, operation) }
+            let mapping = try Mapping(ring, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount, operation)
+            ringRaw = mapping.raw
+            ringMapping = consume mapping
+            self.selfRing = nil
+        } else {
+            guard let selfRing else { throw Bus1Error(.severed, operation) }
+            ringRaw = selfRing.withMapping { $0.raw }
+            ringMapping = nil
+            self.selfRing = selfRing
+        }
+        if let outbox = introduction.outbox.take() {
+            let mapping = try Mapping(
+                outbox, SHMRING_SEGMENT_OUTBOX, writable: false, byteCount: shmring_outbox_bytes(lanes), operation)
+            self.outbox = UnsafePointer(mapping.base(as: shmring_outbox.self))
+            outboxMapping = consume mapping
+        } else {
+            outbox = ownOutbox
+            outboxMapping = nil
+        }
+        let board = try Mapping(introduction.boardOut, SHMRING_SEGMENT_BOARD, writable: true, operation)
+        boardOut = board.base(as: shmring_board.self)
+        if let descriptor = introduction.boardIn.take() {
+            let mapping = try Mapping(descriptor, SHMRING_SEGMENT_BOARD, writable: true, operation)
+            boardIn = mapping.base(as: shmring_board.self)
+            boardInMapping = consume mapping
+        } else {
+            boardIn = boardOut
+            boardInMapping = nil
+        }
+        boardOutMapping = consume board
+        event = introduction.event.take()
+        producer = .allocate(capacity: 1)
+        producer.initialize(to: shmring_producer())
+        let result = initProducer(producer, claimWord: claimWord)
+        guard result == 0 else { throw Bus1Error(result: result, operation) }
+    }
+
+    /// Fills in a producer for one lane.
+    func initProducer(
+        _ producer: UnsafeMutablePointer<shmring_producer>, claimWord: UnsafeMutablePointer<UInt64>
+    ) -> Int32 {
+        var raw = ringRaw
+        let result = shmring_producer_init(producer, &raw, claimWord, ownIndex)
+        if let event = event?.rawValue { producer.pointee.event_fd = event }
+        return result
+    }
+
+    /// The other wants to be woken by this descriptor from now on.
+    func setEvent(_ fresh: consuming Descriptor) {
+        producer.pointee.event_fd = fresh.rawValue
+        event = consume fresh
+    }
+
+    deinit { producer.deallocate() }
+}

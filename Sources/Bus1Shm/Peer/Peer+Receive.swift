@@ -1,0 +1,185 @@
+public import CShmRing
+
+// A receive: one slot copied into a cell of the peer's own, the holder's check on the copy, and the cell becomes the
+// message.
+
+extension Peer {
+    /// The next message or notice, in the order of the bus; nil when there is none. Never waits.
+    ///
+    /// A message behind one that its sender has begun and not finished may be found some calls later; waiting ways find
+    /// it in any case.
+    ///
+    /// - Throws: `severed` once when a sender's trust domain broke the rules of the ring (others go on), `shutDown`,
+    ///   `system` when there is no memory.
+    @inlinable @inline(__always)
+    public func tryReceive() throws(Bus1Error) -> Delivery? {
+        let hot = hot.pointee
+        let cell = hot.arena.pointee.current!
+        let result = shmring_inbox_take(hot.inbox, shmring_cell_message(cell))
+        if _fastPath(result == 0) {
+            if let message = accept(cell) { return .message(message) }
+        } else if result == Int32(SHMRING_E_EMPTY.rawValue)
+            && shmring_load_relaxed_u32(hot.inbox.pointee.attention) == hot.inbox.pointee.attention_seen
+        {
+            return nil
+        }
+        return try tryReceiveSlowly(result)
+    }
+
+    /// The next message or notice. Spins for ``Options/spin``, then sleeps until one comes.
+    ///
+    /// - Throws: as ``tryReceive()``, and `timedOut`.
+    @inlinable @inline(__always)
+    public func receive(until deadline: Deadline = .never) throws(Bus1Error) -> Delivery {
+        let hot = hot.pointee
+        let cell = hot.arena.pointee.current!
+        let result = shmring_inbox_take(hot.inbox, shmring_cell_message(cell))
+        if _fastPath(result == 0), let message = accept(cell) { return .message(message) }
+        guard let delivery = try receiveSlowly(result, until: deadline) else {
+            throw Bus1Error.timedOutToReceive
+        }
+        return delivery
+    }
+
+    /// Takes up to `limit` messages and notices that are there now; returns how many.
+    @inlinable
+    public func drain(
+        _ limit: Int, _ body: (consuming Delivery) -> Void
+    ) throws(Bus1Error) -> Int {
+        var count = 0
+        while count < limit, let delivery = try tryReceive() {
+            body(delivery)
+            count += 1
+        }
+        return count
+    }
+
+    /// The holder's check, on the copy. nil: it goes nowhere, or not this short way.
+    @inlinable @inline(__always)
+    func accept(_ cell: UnsafeMutablePointer<shmring_cell>) -> Message? {
+        let message = shmring_cell_message(cell)!
+        guard _fastPath(!shmring_message_is_slice(message)),
+            let grant = hot.pointee.grant(
+                message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring),
+            shmring_arena_keep(hot.pointee.arena) == 0
+        else { return nil }
+        shmring_cell_fill(
+            cell, grant.pointee.node, grant.pointee.tag, grant.pointee.uid, grant.pointee.pid)
+        return Message(cell: cell)
+    }
+
+    /// What `tryReceive` does not decide on one slot. `result`: what the inbox said; on 0 the current cell holds what
+    /// could not be accepted.
+    @usableFromInline @inline(never)
+    func tryReceiveSlowly(_ result: Int32) throws(Bus1Error) -> Delivery? {
+        try core.settle(result, until: .now, waiting: false)
+    }
+
+    @usableFromInline @inline(never)
+    func receiveSlowly(_ result: Int32, until deadline: Deadline) throws(Bus1Error) -> Delivery? {
+        try core.settle(result, until: deadline, waiting: true)
+    }
+}
+
+extension Bus1Error {
+    @usableFromInline static let timedOutToReceive = Bus1Error(.timedOut, "receive")
+}
+
+extension PeerCore {
+    /// Goes on from a result of the inbox until there is a delivery, or nothing and the deadline has passed.
+    func settle(_ first: Int32, until deadline: Deadline, waiting: Bool) throws(Bus1Error) -> Delivery? {
+        try requireOpen("receive")
+        var result = first
+        while true {
+            let cell = hot.pointee.arena.pointee.current!
+            switch result {
+            case 0:
+                if let message = try acceptSlowly(cell) { return .message(message) }
+            case Int32(SHMRING_E_EMPTY.rawValue):
+                if !notices.isEmpty { return .notice(notices.removeFirst()) }
+                if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen {
+                    try readEvents()
+                    if !notices.isEmpty { continue }
+                } else if !waiting || deadline.hasPassed {
+                    return nil
+                }
+            case Int32(SHMRING_E_ATTENTION.rawValue):
+                try readEvents()
+            case Int32(SHMRING_E_UNKNOWN_SENDER.rawValue):
+                try introduceOrDrop()
+            case Int32(SHMRING_E_CORRUPT.rawValue):
+                try severTroubledRing()
+            default:
+                throw Bus1Error(result: result, "receive")
+            }
+            takeNamesBack()
+            if hasClaimsToBury { buryClaims() }
+            trimPools()
+            let message = shmring_cell_message(hot.pointee.arena.pointee.current)!
+            if waiting {
+                // Claims of the dead are asked for again soon; idle memory is given back soon.
+                let soon = hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(20)) : .never
+                let until = Deadline.earlier(deadline, soon)
+                result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
+            } else {
+                result = shmring_inbox_take(inbox, message)
+            }
+        }
+    }
+
+    /// A message that the short way did not accept: from somebody new, or with a slice, or from somebody without the
+    /// right to send it, which is dropped without a trace.
+    private func acceptSlowly(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Message? {
+        let message = shmring_cell_message(cell)!
+        if message.pointee.grant == linkGrant {
+            readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
+            return nil
+        }
+        var grant = hot.pointee.grant(
+            message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
+        if grant == nil {
+            // The broker tells of a new holder before the holder can send.
+            try readEvents()
+            grant = hot.pointee.grant(
+                message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
+        }
+        guard let grant else {
+            refused += 1
+            dropSlice(of: cell)
+            return nil
+        }
+        shmring_cell_fill(cell, grant.pointee.node, grant.pointee.tag, grant.pointee.uid, grant.pointee.pid)
+        if shmring_message_is_slice(message) {
+            guard try resolveSlice(of: cell) else {
+                refused += 1
+                return nil
+            }
+        }
+        let kept = shmring_arena_keep(hot.pointee.arena)
+        guard kept == 0 else { throw Bus1Error(result: kept, "receive") }
+        return Message(cell: cell)
+    }
+
+    /// The inbox met a sender that it does not know: the broker told of it before, or it is nobody.
+    private func introduceOrDrop() throws(Bus1Error) {
+        let ring = rings[Int(inbox.pointee.trouble_ring)]
+        let sender = inbox.pointee.trouble_sender
+        try readEvents()
+        guard !links.contains(where: { $0.ownRing == ring.id && $0.itsIndex == sender }) else { return }
+        _ = shmring_consumer_drop_sender(ring.consumer, sender)
+    }
+
+    /// A trust domain wrote what no honest process writes: its ring is cut, the others go on.
+    private func severTroubledRing() throws(Bus1Error) {
+        let index = Int(inbox.pointee.trouble_ring)
+        let ring = rings[index]
+        shmring_inbox_remove(inbox, ring.consumer)
+        // The inbox moved its last ring to this place; the tables name rings by place.
+        rings.swapAt(index, rings.count - 1)
+        severed.append(rings.removeLast())
+        let last = UInt32(rings.count)
+        removeGrants { $0.ring == UInt32(index) }
+        moveGrants(fromRing: last, toRing: UInt32(index))
+        throw Bus1Error(.severed, "receive")
+    }
+}

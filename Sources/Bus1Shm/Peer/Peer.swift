@@ -1,0 +1,188 @@
+import CShmRing
+import CBus1System
+
+/// A participant of the bus: one queue, the nodes that it made, the handles that it holds.
+///
+/// A new peer cannot be addressed: without a handle nothing reaches it. It is not `Sendable`: one isolation domain
+/// receives and makes requests; each further thread that sends takes a ``Lane``.
+///
+/// Closing it, or dropping it, releases its nodes and handles and drops its queue; what it sent stays with the receivers.
+///
+/// *Corresponds to a bus1 peer.*
+@frozen
+public struct Peer: ~Copyable {
+    @usableFromInline let hot: UnsafeMutablePointer<PeerHot>
+    @usableFromInline let core: PeerCore
+
+    /// How a peer is made. The defaults suit most.
+    public struct Options: Sendable {
+        /// Slots of each ring that is made for this peer: messages that may wait. A power of two from 16 on.
+        public var slots = 1024
+        /// Bytes of a slot, a power of two from 64 on; 24 of them are not payload. Longer payloads take a slice.
+        public var slotBytes = 128
+        /// How long ``Peer/receive(until:)`` spins before it sleeps. None on a machine with one processor.
+        public var spin = Duration.microseconds(20)
+        /// Threads that may send: the peer's own and ``Peer/lane()``.
+        public var lanes = 4
+        /// Handles that it may hold at a time.
+        public var handlesMax = 65_536
+        /// Shared memory for loaned and long payloads, of each lane toward each trust domain.
+        public var poolBytes = 1 << 34
+
+        public init() {}
+    }
+
+    /// Joins a bus, and starts its broker in this process if there is none.
+    ///
+    /// Blocks until the broker has answered, some hundred microseconds; 10 s at most.
+    ///
+    /// - Throws: `denied` when the bus's directory belongs to somebody else, `overQuota` when the user has too many
+    ///   peers, `mismatch` when the broker speaks another version, `timedOut`, `system`.
+    public init(on bus: Bus = .default, _ options: Options = .init()) throws(Bus1Error) {
+        core = try PeerCore(bus, options, ticket: .none, until: .after(.seconds(10)))
+        hot = core.hot
+    }
+
+    private init(core: PeerCore) {
+        self.core = core
+        hot = core.hot
+    }
+
+    /// The peer for which whoever spawned this process set handles aside (``spawn(_:_:giving:)``). They wait in
+    /// ``takeInherited(_:)``.
+    ///
+    /// - Throws: as ``init(on:_:)``; `denied` when this process was given nothing, or has taken it already.
+    public static func inherited(_ options: Options = .init()) throws(Bus1Error) -> Peer {
+        let (bus, ticket) = try Inheritance.read()
+        return Peer(core: try PeerCore(bus, options, ticket: ticket, until: .after(.seconds(10))))
+    }
+
+    /// The handle that stood at this place of the list given to ``spawn(_:_:giving:)``. nil when it was taken, or its
+    /// node was gone.
+    public func takeInherited(_ index: Int = 0) -> Handle? {
+        guard core.inherited.indices.contains(index), let id = core.inherited[index] else { return nil }
+        core.inherited[index] = nil
+        return adopt(id)
+    }
+
+    /// Leaves the bus now. Blocks until the broker knows, some 200 ms at most.
+    public consuming func close() {}
+
+    deinit { core.close() }
+
+    /// A right to send, for one further thread.
+    ///
+    /// - Throws: `overQuota` when all of ``Options/lanes`` are taken.
+    public func lane() throws(Bus1Error) -> Lane {
+        try core.requireOpen("make a lane")
+        return try Lane(core: core, number: try core.takeLane())
+    }
+
+    // MARK: Nodes and handles
+
+    /// Makes a node. Nobody can send to it until somebody is given a handle. The tag returns in each of its messages.
+    public func makeNode(tag: UInt64 = 0) throws(Bus1Error) -> Node {
+        try core.requireOpen("make a node")
+        let id = bus1_sys_unique()
+        core.nodes.withLock { $0.tags[id] = tag }
+        return Node(id: NodeID(rawValue: id), core: core)
+    }
+
+    /// A handle of this peer to its own node.
+    ///
+    /// - Throws: `overQuota` when the peer holds as many handles as it may.
+    public func makeHandle(to node: borrowing Node) throws(Bus1Error) -> Handle {
+        let id = try core.grant(node.id, to: core)
+        guard let handle = adopt(id) else { throw Bus1Error(.nodeReleased, "make a handle") }
+        return handle
+    }
+
+    /// Hands a handle to an own node to another peer of this process; the identifier is the other's, for
+    /// ``adopt(_:)``. Blocks until the broker has introduced the two.
+    public func give(_ node: borrowing Node, to other: borrowing Peer) throws(Bus1Error) -> HandleID {
+        try core.grant(node.id, to: other.core)
+    }
+
+    /// Takes a handle over that the peer holds under this identifier: undoes ``Handle/detach()``. nil when the peer
+    /// holds none of that name.
+    public func adopt(_ id: HandleID) -> Handle? { Handle(id, of: core) }
+
+    /// Ends a handle by its identifier.
+    ///
+    /// - Throws: `noSuchHandle` when the peer holds none of that name.
+    public func release(_ id: HandleID) throws(Bus1Error) {
+        guard core.handles.remove(id) else { throw Bus1Error(.noSuchHandle, "release a handle") }
+    }
+
+    /// Publishes a node under a name of 1 to 255 bytes: whoever the rule admits may look it up, and is given a handle.
+    /// The name goes with the node.
+    ///
+    /// - Throws: `nameTaken`, `overQuota`, `tooLarge`.
+    public func publish(
+        _ node: borrowing Node, as name: String, to access: Access = .sameUser
+    ) throws(Bus1Error) {
+        try core.requireOpen("publish a node")
+        core.takeNamesBack()
+        try core.connection.publish(name, node: node.id.rawValue, access: access, until: .after(.seconds(10)))
+        try core.readEvents()
+        let id = node.id.rawValue
+        core.nodes.withLock { $0.names[id, default: []].append(name) }
+    }
+
+    /// A handle to the node that is published under a name; waits for a service that comes late.
+    ///
+    /// - Throws: `timedOut`, `denied` when the rule does not admit this process, `overQuota`.
+    public func lookUp(_ name: String, until deadline: Deadline = .never) throws(Bus1Error) -> Handle {
+        try core.requireOpen("look a name up")
+        while true {
+            let grant = try core.connection.lookUp(name, until: deadline)
+            try core.readEvents()
+            if let id = core.makeHandle(grant), let handle = adopt(id) { return handle }
+            guard core.handles.used < core.handles.countMax else { throw core.tooManyHandles("look a name up") }
+            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "look a name up") }
+            // The owner died between the answer and now: there may be a next one.
+        }
+    }
+
+    // MARK: Facts
+
+    /// Who this process is to others, as the kernel vouched to the broker.
+    public var account: Account { core.account }
+    /// Nanoseconds since boot of a stamp of this bus.
+    public func nanosecondsSinceBoot(_ stamp: Stamp) -> UInt64 {
+        shmring_clock_ns(core.clock, stamp.rawValue)
+    }
+    /// What is used for the clock and for sleeping, in words, for logs and reports.
+    public var facts: [String: String] {
+        [
+            "clock": String(cString: shmring_clock_source_name(core.clock.pointee.source)),
+            "doorbell": String(cString: shmring_doorbell_name()),
+            "spin_ns": "\(hot.pointee.spin_ns)",
+        ]
+    }
+}
+
+extension PeerCore {
+    func tooManyHandles(_ operation: StaticString) -> Bus1Error {
+        Bus1Error(
+            .overQuota, operation,
+            refusal: .init(resource: .handles, used: handles.used, limit: handles.countMax, account: account))
+    }
+
+    /// Gives `other`, which may be this peer itself, the right to send to an own node.
+    func grant(_ node: NodeID, to other: PeerCore) throws(Bus1Error) -> HandleID {
+        try requireOpen("give a handle")
+        try other.requireOpen("give a handle")
+        guard other.handles.used < other.handles.countMax else { throw other.tooManyHandles("give a handle") }
+        guard lastGrant < GrantTable.countMax - 1 else { throw Bus1Error(.tooLarge, "give a handle") }
+        lastGrant += 1
+        let number = GrantNumber(rawValue: lastGrant)
+        try connection.grant(number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
+        try readEvents()
+        try addHolder(node.rawValue, number, other.ownPeer)
+        if other !== self { try other.readEvents() }
+        let index = other.given.firstIndex { $0.owner == ownPeer && $0.number == number }
+        guard let index else { throw Bus1Error(.severed, "give a handle") }
+        return other.given.remove(at: index).id
+    }
+}

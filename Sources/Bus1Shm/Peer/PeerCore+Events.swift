@@ -1,0 +1,136 @@
+import CShmRing
+
+extension PeerCore {
+    /// Takes in everything that the broker said. Called when `attention` changed, and before anything is refused for
+    /// want of knowledge.
+    func readEvents() throws(Bus1Error) {
+        guard !isClosed else { throw Bus1Error(.shutDown, "read the broker's messages") }
+        let word = outbox.pointer(to: \.attention)!
+        // SYNC E1 acquire, pairs with the broker's release after it put a message on the socket: read before the socket
+        // is drained, so that what comes after changes the word again.
+        inbox.pointee.attention_seen = shmring_load_acquire_u32(word)
+        while let event = try connection.nextEvent() { try apply(event) }
+        if hasClaimsToBury { buryClaims() }
+    }
+
+    private func apply(_ event: consuming ControlEvent) throws(Bus1Error) {
+        switch consume event {
+        case .ringAdded(let offer): try addRing(offer)
+        case .introduced(let introduction): try addLink(introduction)
+        case .holderAdded(let holder): try addHolder(holder.node, holder.number, holder.holder)
+        case .granted(let given): take(given)
+        case .peerDied(let peer): bury(peer)
+        case .linkSocket(let peer, let socket): takeLinkSocket(peer, socket)
+        case .ringEvent(let ring, let event):
+            if let link = links.first(where: { $0.itsRing == ring }) { link.setEvent(event) }
+        }
+    }
+
+    private func addRing(_ offer: consuming RingOffer) throws(Bus1Error) {
+        let mustAcknowledge = offer.mustAcknowledge
+        let id = offer.ring
+        let ring = try OwnRing(offer, isForeign: offer.domain != ownDomain)
+        let result = shmring_inbox_add(inbox, ring.consumer)
+        guard result == 0 else {
+            throw Bus1Error(
+                .overQuota, "add a ring",
+                refusal: .init(
+                    resource: .rings, used: rings.count, limit: Int(SHMRING_INBOX_RINGS_MAX), account: account))
+        }
+        rings.append(ring)
+        if mustAcknowledge { try connection.acknowledge(id) }
+    }
+
+    private func addLink(_ introduction: consuming Introduction) throws(Bus1Error) {
+        let ring = rings.first { $0.id == introduction.ownRing }
+        let link = try Link(
+            introduction, ownOutbox: UnsafePointer(outbox), selfRing: ring,
+            claimWord: shmring_lane_claim_word(lane))
+        if let ring {
+            let result = shmring_consumer_set_sender(ring.consumer, link.itsIndex, link.outbox, link.lanes)
+            guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
+        }
+        linkOfPeer[link.peer] = links.count
+        links.append(link)
+    }
+
+    /// Somebody holds a grant to a node of ours from now on.
+    func addHolder(_ node: UInt64, _ number: GrantNumber, _ holder: PeerID) throws(Bus1Error) {
+        guard let index = linkOfPeer[holder] else { return }
+        let link = links[index]
+        guard let ring = rings.firstIndex(where: { $0.id == link.ownRing }) else { return }
+        let isSet = nodes.withLock { nodes in
+            guard let tag = nodes.tags[node] else { return true }  // released meanwhile
+            let entry = GrantEntry(
+                node: node, tag: tag, sender: link.itsIndex, ring: UInt32(ring), account: link.account)
+            return number.isMadeByBroker
+                ? hot.pointee.brokerGrants.set(number.rawValue & ~GrantNumber.madeByBroker, to: entry)
+                : hot.pointee.ownGrants.set(number.rawValue, to: entry)
+        }
+        guard isSet else { throw Bus1Error(.tooLarge, "add a holder") }
+    }
+
+    private func take(_ granted: TicketGrant) {
+        let id: HandleID? = granted.failure == nil ? makeHandle(granted.grant) : nil
+        if let ordinal = granted.ordinal {
+            if ordinal < inherited.count { inherited[ordinal] = id }
+        } else if let id {
+            given.append(GivenHandle(owner: granted.grant.owner, number: granted.grant.number, id: id))
+        }
+    }
+
+    /// A handle to what was granted. nil: the owner is gone already, or there are too many handles.
+    func makeHandle(_ grant: Grant) -> HandleID? {
+        guard let index = linkOfPeer[grant.owner], !links[index].isDead else { return nil }
+        let link = links[index]
+        // The word is written by the broker only; it lies in a mapping that lives as long as this object.
+        let dead = UnsafeRawPointer(link.outbox).advanced(by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
+        return handles.add(
+            producer: link.producer, dead: dead.assumingMemoryBound(to: UInt64.self), grant: grant.number, link: index)
+    }
+
+    /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.
+    private func bury(_ peer: PeerID) {
+        guard let index = linkOfPeer[peer], !links[index].isDead else { return }
+        let link = links[index]
+        link.isDead = true
+        removeGrants { $0.sender == link.itsIndex && Int($0.ring) < rings.count && rings[Int($0.ring)].id == link.ownRing }
+        shmring_lane_forget(lane, link.producer)
+        let stamp = Stamp(rawValue: link.outbox.pointee.dead)
+        for id in handles.remove(link: index) { notices.append(Notice(kind: .nodeReleased(id), stamp: stamp)) }
+        forgetSlices(of: link)
+        hasClaimsToBury = true
+    }
+
+    /// A ring has taken another place in the list: the grants of its holders name the new one.
+    func moveGrants(fromRing old: UInt32, toRing new: UInt32) {
+        guard old != new else { return }
+        nodes.withLock { _ in
+            hot.pointee.ownGrants.move(fromRing: old, toRing: new)
+            hot.pointee.brokerGrants.move(fromRing: old, toRing: new)
+        }
+    }
+
+    /// Slots that a dead process claimed and never wrote become void; what can't be decided now is asked again.
+    func buryClaims() {
+        guard !rings.isEmpty else { return }
+        hasClaimsToBury = false
+        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 64) { positions in
+            for ring in rings {
+                var count: UInt32 = 0
+                let result = shmring_inbox_stuck(inbox, ring.consumer, positions.baseAddress, 64, &count)
+                guard result == 0 else {
+                    hasClaimsToBury = true
+                    continue
+                }
+                for position in positions[..<Int(count)] {
+                    let answer = try? connection.askToBury(ring.id, position: position, until: .after(.seconds(1)))
+                    guard let answer else { return }
+                    // A living one that names it, too, may have lost the race for it, and will say so soon.
+                    if answer.mayBury { shmring_consumer_bury(ring.consumer, position) }
+                    if answer.deadClaimerNamesIt && answer.livingClaimerNamesIt { hasClaimsToBury = true }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+import CBus1System
+import CShmRing
+import Glibc
+import Synchronization
+
+/// Everything that a peer owns besides the path of its messages: connection, mappings, links, nodes, tables.
+///
+/// Handles, nodes and lanes keep it alive, so that the memory they point to stays mapped; closing the peer ends its
+/// membership of the bus and makes every later use of them fail.
+///
+/// NOTE - one isolation domain uses it (the peer's), but for what says otherwise.
+@usableFromInline
+final class PeerCore: @unchecked Sendable {
+    // @unchecked: what other threads reach is the handle table (words written with release stores) and the free
+    // list (under its lock); the rest is the peer's isolation domain's.
+    let bus: Bus
+    let connection: ControlConnection
+    let ownPeer: PeerID
+    let ownDomain: DomainID
+    let account: Account
+    let limits: BusLimits
+    let laneCount: UInt32
+
+    let clock: UnsafeMutablePointer<shmring_clock>
+    let inbox: UnsafeMutablePointer<shmring_inbox>
+    let hot: UnsafeMutablePointer<PeerHot>
+    let lane: UnsafeMutablePointer<shmring_lane>
+    let outbox: UnsafeMutablePointer<shmring_outbox>
+    private(set) var lanesTaken: UInt32 = 1
+
+    let claimsMapping: Mapping
+    let outboxMapping: Mapping
+    private let busMapping: Mapping
+
+    var rings: [OwnRing] = []
+    var links: [Link] = []
+    var linkOfPeer: [PeerID: Int] = [:]
+    /// Nodes and, under the same lock, every change of the grant tables: a node may be released on any thread.
+    let nodes = Mutex(Nodes())
+    var lastGrant: UInt32 = 0
+    let handles: HandleTable
+    /// Given by others, in the order in which they came, until somebody asks for them.
+    var given: [GivenHandle] = []
+    var inherited: [HandleID?] = []
+    var notices: [Notice] = []
+    var hasClaimsToBury = false
+    /// Rings that were cut: mapped until the end, since messages may still be under way there.
+    var severed: [OwnRing] = []
+    /// Messages of those without the right to send them.
+    var refused: UInt64 = 0
+    private(set) var isClosed = false
+
+    struct Nodes {
+        /// Tags by node.
+        var tags: [UInt64: UInt64] = [:]
+        var names: [UInt64: [String]] = [:]
+        /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
+        var unpublished: [String] = []
+    }
+
+    struct GivenHandle {
+        let owner: PeerID
+        let number: GrantNumber
+        let id: HandleID
+    }
+
+    init(_ bus: Bus, _ options: Peer.Options, ticket: Ticket, until deadline: Deadline) throws(Bus1Error) {
+        var wishes = ControlOptions()
+        wishes.slots = UInt32(clamping: options.slots)
+        wishes.slotBytes = UInt32(clamping: options.slotBytes)
+        wishes.lanes = UInt32(clamping: options.lanes)
+        wishes.ticket = ticket
+        let connection = try ControlConnection.open(bus, wishes, until: deadline)
+        let welcome = connection.takeWelcome()
+        let operation: StaticString = "map what the broker made for this peer"
+        let busMapping = try Mapping(welcome.busPage, SHMRING_SEGMENT_BUS, writable: false, operation)
+        let claims = try Mapping(
+            welcome.claims, SHMRING_SEGMENT_CLAIMS, writable: true, byteCount: shmring_claims_bytes(welcome.lanes),
+            operation)
+        let outboxMapping = try Mapping(
+            welcome.outbox, SHMRING_SEGMENT_OUTBOX, writable: true, byteCount: shmring_outbox_bytes(welcome.lanes),
+            operation)
+        var clock = shmring_clock()
+        let attached = shmring_clock_attach(UnsafePointer(busMapping.base(as: shmring_bus_page.self)), &clock)
+        guard attached == 0 else { throw Bus1Error(result: attached, "attach to the bus's clock") }
+        guard let arena = shmring_arena_create(SHMRING_SLOT_BYTES_MAX) else {
+            throw Bus1Error(.system, operation, errno: ENOMEM)
+        }
+
+        self.bus = bus
+        self.connection = connection
+        ownPeer = welcome.peer
+        ownDomain = welcome.domain
+        account = welcome.account
+        limits = welcome.limits
+        laneCount = welcome.lanes
+        self.clock = .allocate(capacity: 1)
+        self.clock.initialize(to: clock)
+        outbox = outboxMapping.base(as: shmring_outbox.self)
+        inbox = .allocate(capacity: 1)
+        let page = busMapping.base(as: shmring_bus_page.self)
+        shmring_inbox_init(
+            inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
+        hot = .allocate(capacity: 1)
+        let (seconds, attoseconds) = options.spin.components
+        let spin = options.spin == .zero || bus1_sys_cpu_count() < 2
+            ? 0 : UInt64(clamping: seconds) &* 1_000_000_000 &+ UInt64(clamping: attoseconds / 1_000_000_000)
+        hot.initialize(
+            to: PeerHot(
+                inbox: inbox, arena: arena, clock: UnsafePointer(self.clock), token: bus1_sys_unique(), spin_ns: spin))
+        lane = .allocate(capacity: 1)
+        var claimsRaw = claims.raw
+        var outboxRaw = outboxMapping.raw
+        let laned = shmring_lane_init(lane, &claimsRaw, &outboxRaw, 0)
+        handles = HandleTable(token: hot.pointee.token, countMax: options.handlesMax)
+        claimsMapping = consume claims
+        self.outboxMapping = consume outboxMapping
+        self.busMapping = consume busMapping
+        guard laned == 0 else { throw Bus1Error(result: laned, operation) }
+        try connection.confirmMapped(until: deadline)
+        inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
+        try readEvents()
+    }
+
+    /// The next free lane's number.
+    func takeLane() throws(Bus1Error) -> UInt32 {
+        guard lanesTaken < laneCount else {
+            throw Bus1Error(
+                .overQuota, "make a lane",
+                refusal: .init(resource: .lanes, used: Int(lanesTaken), limit: Int(laneCount), account: account))
+        }
+        defer { lanesTaken += 1 }
+        return lanesTaken
+    }
+
+    /// Ends the rights of all holders that `isGone` picks. Any thread.
+    func removeGrants(where isGone: (GrantEntry) -> Bool) {
+        nodes.withLock { _ in
+            _ = hot.pointee.ownGrants.remove(where: isGone)
+            _ = hot.pointee.brokerGrants.remove(where: isGone)
+        }
+    }
+
+    /// Nobody reaches the node any more: what is still queued for it is dropped. Any thread.
+    func releaseNode(_ node: NodeID) {
+        removeGrants { $0.node == node.rawValue }
+        nodes.withLock { nodes in
+            nodes.tags[node.rawValue] = nil
+            nodes.unpublished += nodes.names.removeValue(forKey: node.rawValue) ?? []
+        }
+    }
+
+    /// Takes the names of released nodes back. Does nothing most of the time.
+    func takeNamesBack() {
+        let names = nodes.withLock { nodes in
+            defer { nodes.unpublished = [] }
+            return nodes.unpublished
+        }
+        for name in names { try? connection.unpublish(name, until: .after(.seconds(1))) }
+    }
+
+    func requireOpen(_ operation: StaticString) throws(Bus1Error) {
+        guard !isClosed else { throw Bus1Error(.shutDown, operation) }
+        guard !shmring_forked() else { throw Bus1Error(.forked, operation) }
+    }
+
+    /// Leaves the bus: every node is released, every handle gone. Works once; later calls do nothing.
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        handles.invalidate()
+        guard !shmring_forked() else { return }
+        removeGrants { _ in true }
+        // An answer is not needed: a closed connection says the same.
+        try? connection.goodbye(until: .after(.milliseconds(200)))
+    }
+
+    deinit {
+        close()
+        shmring_inbox_deinit(inbox)
+        inbox.deallocate()
+        shmring_lane_deinit(lane)
+        lane.deallocate()
+        shmring_arena_close(hot.pointee.arena)
+        hot.pointee.ownGrants.deallocate()
+        hot.pointee.brokerGrants.deallocate()
+        hot.deallocate()
+        clock.deallocate()
+    }
+}

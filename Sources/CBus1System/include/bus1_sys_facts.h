@@ -1,0 +1,11 @@
+/* bus1_sys_facts.h - small facts about this process and machine. */
+#pragma once
+
+#include <stdint.h>
+
+/* 1, 2, 3 ...: never the same twice in this process, on any thread. */
+uint64_t bus1_sys_unique(void);
+/* How many processors this process may run on; at least 1. */
+int bus1_sys_cpu_count(void);
+/* The value of an environment variable; NULL when there is none. */
+const char *bus1_sys_environment(const char *name);
