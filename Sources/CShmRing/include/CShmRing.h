@@ -6,6 +6,7 @@
 #include "shmring_layout.h"
 #include "shmring_segment.h"
 #include "shmring_clock.h"
+#include "shmring_pool.h"
 #include "shmring_ring.h"
 #include "shmring_transaction.h"
 #include "shmring_inbox.h"
