@@ -58,9 +58,18 @@ let package = Package(
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: strictSwift),
+        // What the tests of unrelated processes share: a peer without a data path, and its remote control.
+        .target(
+            name: "Bus1TestSupport", dependencies: ["Bus1Shm", "CShmRing", "CBus1System"],
+            path: "Tests/Support", swiftSettings: strictSwift),
+        .executableTarget(
+            name: "bus1-test-peer", dependencies: ["Bus1TestSupport"], path: "Tests/TestPeer",
+            swiftSettings: strictSwift),
         .testTarget(
             name: "Bus1ShmTests",
-            dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "bus1-bench"],
+            dependencies: [
+                "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport", "bus1-test-peer",
+            ],
             swiftSettings: strictSwift),
         .testTarget(
             name: "Bus1BenchTests", dependencies: ["bus1-bench"], swiftSettings: strictSwift),

@@ -21,5 +21,5 @@ int bus1_sys_cpu_count(void)
 
 const char *bus1_sys_environment(const char *name)
 {
-    return getenv(name);
+    return secure_getenv(name);
 }

@@ -19,7 +19,7 @@ extension ControlConnection {
 
     /// Sends a request and waits for its answer. What comes unasked meanwhile is kept.
     func ask<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [Int32] = [],
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [SharedDescriptor] = [],
         _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> ControlMessage {
         let request = try send(
@@ -48,7 +48,7 @@ extension ControlConnection {
     }
 
     private func send<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [Int32] = [],
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [SharedDescriptor] = [],
         _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> UInt32 {
         lastRequest = lastRequest == .max ? 1 : lastRequest + 1
@@ -121,9 +121,10 @@ extension ControlConnection {
         let mine = Array(descriptors.prefix(Int(descriptorCount)))
         guard let message = ControlMessage(received: bytes, descriptors: mine) else { throw sever(operation) }
         if message.kind == .severed {
-            let reason = message.wholeBody(SeveredBody.self).flatMap { Bus1Error.Code(rawValue: $0.reason) }
-            severedBecause = reason ?? .severed
-            throw Bus1Error(severedBecause!, operation)
+            // The code is all that is kept; the one who meets it first learns the details.
+            let error = Bus1Error(refusal: message, operation) ?? Bus1Error(.severed, operation)
+            severedBecause = error.code
+            throw error
         }
         return message
     }

@@ -176,7 +176,8 @@ final class ControlConnection {
         let copy = fcntl(eventDescriptor, F_DUPFD_CLOEXEC, 3)
         guard copy >= 0 else { throw Bus1Error(.system, "set a ring's event", errno: errno) }
         _ = try ask(
-            .ringEvent, RingBody(ring: ring.rawValue), roles: .event, descriptors: [copy], "set a ring's event", until: deadline)
+            .ringEvent, RingBody(ring: ring.rawValue), roles: .event, descriptors: [SharedDescriptor(Descriptor(owning: copy))],
+            "set a ring's event", until: deadline)
     }
 
     /// Whether the claim words of the dead and of the living name this position.

@@ -6,12 +6,14 @@ import Glibc
 /// with the message.
 final class ControlMessage {
     let bytes: [UInt8]
+    /// Received: owned until they are taken. To be sent: borrowed from `keptOpen`.
     private var descriptors: [Int32]
+    private let keptOpen: [SharedDescriptor]
 
     /// To be sent. `tail` follows the body.
     init<Body: BitwiseCopyable>(
         _ kind: ControlKind, request: UInt32 = 0, status: UInt32 = 0, _ body: Body, tail: [UInt8] = [],
-        roles: ControlRoles = [], descriptors: [Int32] = []
+        roles: ControlRoles = [], descriptors: [SharedDescriptor] = []
     ) {
         let bodyBytes = Body.self == EmptyBody.self ? 0 : MemoryLayout<Body>.size
         let header = ControlHeader(
@@ -23,23 +25,31 @@ final class ControlMessage {
         if bodyBytes > 0 { withUnsafeBytes(of: body) { bytes.append(contentsOf: $0) } }
         bytes.append(contentsOf: tail)
         self.bytes = bytes
-        self.descriptors = descriptors
+        self.descriptors = descriptors.map(\.rawValue)
+        keptOpen = descriptors
         assert(bytes.count <= controlMessageBytesMax, "every message fits by construction")
         assert(descriptors.count == roles.rawValue.nonzeroBitCount, "a descriptor for each role")
     }
 
     /// Received. nil when it is malformed; the descriptors are closed then, too.
-    init?(received bytes: [UInt8], descriptors: [Int32]) {
+    ///
+    /// `someAreLost`: fewer descriptors came than were sent.
+    init?(received bytes: [UInt8], descriptors: [Int32], someAreLost: Bool = false) {
         self.bytes = bytes
         self.descriptors = descriptors
+        keptOpen = []
         guard bytes.count >= MemoryLayout<ControlHeader>.size, bytes.count <= controlMessageBytesMax else { return nil }
         let header = self.header
         guard header.byteCount == UInt32(bytes.count), ControlKind(rawValue: header.kind) != nil, header.reserved == 0,
-            header.roles.rawValue < 1 << 8, header.roles.rawValue.nonzeroBitCount == descriptors.count
+            header.roles.rawValue < 1 << 8,
+            someAreLost || header.roles.rawValue.nonzeroBitCount == descriptors.count
         else { return nil }
     }
 
-    deinit { for descriptor in descriptors where descriptor >= 0 { close(descriptor) } }
+    deinit {
+        guard keptOpen.isEmpty else { return }
+        for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+    }
 
     var header: ControlHeader { load(ControlHeader.self, at: 0)! }
     /// Checked when the message was received.
@@ -74,10 +84,9 @@ final class ControlMessage {
         let roles = header.roles.rawValue
         guard roles & role.rawValue != 0 else { return nil }
         let index = (roles & (role.rawValue - 1)).nonzeroBitCount
-        let descriptor = descriptors[index]
-        guard descriptor >= 0 else { return nil }
-        descriptors[index] = -1
-        return Descriptor(owning: descriptor)
+        guard index < descriptors.count, descriptors[index] >= 0 else { return nil }
+        defer { descriptors[index] = -1 }
+        return Descriptor(owning: descriptors[index])
     }
 
     private func load<Value: BitwiseCopyable>(_ type: Value.Type, at offset: Int) -> Value? {

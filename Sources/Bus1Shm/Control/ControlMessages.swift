@@ -84,7 +84,7 @@ struct ControlHeader: BitwiseCopyable {
 /// The body of every message that has nothing to say.
 struct EmptyBody: BitwiseCopyable {}
 
-/// The body of an answer with a status.
+/// The body of an answer with a status, and of severed: the last that the broker says, and why.
 struct RefusalBody: BitwiseCopyable {
     var errno: Int32 = 0
     /// `Resource`, or 0.
@@ -244,11 +244,5 @@ struct AbortAskBody: BitwiseCopyable {
     var peer: UInt32
     var commitIndex: UInt32
     var generation: UInt32
-    var reserved: UInt32 = 0
-}
-
-/// Why the broker ends the connection: the last message before it does.
-struct SeveredBody: BitwiseCopyable {
-    var reason: UInt32
     var reserved: UInt32 = 0
 }

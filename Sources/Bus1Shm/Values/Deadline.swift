@@ -31,6 +31,12 @@ public struct Deadline: Sendable, Hashable {
         return Int32(clamping: (monotonic_ns - now + 999_999) / 1_000_000)
     }
 
+    /// The same, bounded.
+    func pollTimeout_ms(atMost bound_ms: Int32) -> Int32 {
+        let left_ms = pollTimeout_ms
+        return left_ms < 0 ? bound_ms : min(left_ms, bound_ms)
+    }
+
     static func earlier(_ a: Deadline, _ b: Deadline) -> Deadline {
         a.monotonic_ns <= b.monotonic_ns ? a : b
     }

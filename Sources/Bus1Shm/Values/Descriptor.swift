@@ -20,3 +20,15 @@ struct Descriptor: ~Copyable {
 
     deinit { close(rawValue) }
 }
+
+/// A descriptor that several hold; the last one closes it.
+final class SharedDescriptor {
+    let rawValue: Int32
+
+    /// Takes over an open descriptor.
+    init(_ descriptor: consuming Descriptor) {
+        rawValue = descriptor.take()
+    }
+
+    deinit { close(rawValue) }
+}

@@ -5,6 +5,7 @@
 #include "shmring_atomics.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"
+#include "shmring_settle.h"
 #include "shmring_clock.h"
 #include "shmring_pool.h"
 #include "shmring_ring.h"

@@ -1,0 +1,285 @@
+import CBus1System
+import CShmRing
+import Glibc
+
+// Coming and going: who connects, becomes a peer, is severed, dies.
+extension Broker {
+    // MARK: Coming
+
+    /// Somebody has connected: the kernel says who.
+    func connected(_ socket: SharedDescriptor) {
+        var credentials = bus1_sys_credentials()
+        var pidfd: Int32 = -1
+        var result = bus1_sys_socket_credentials(socket.rawValue, &credentials)
+        if result == 0 { result = bus1_sys_socket_pidfd(socket.rawValue, &credentials, &pidfd) }
+        guard result == 0 else {
+            dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: -result))
+            return
+        }
+        let pidfdOwner = SharedDescriptor(Descriptor(owning: pidfd))
+        let account = Account(uid: credentials.uid, pid: credentials.pid)
+        let used = peersOfUser[account.uid, default: 0]
+        guard used < Int(limits.peers), lastPeer < .max else {
+            let limit = lastPeer < .max ? Int(limits.peers) : Int(UInt32.max)
+            dismiss(socket.rawValue, overQuota(.peers, used: used, limit: limit, account))
+            return
+        }
+        guard let process = process(behind: pidfdOwner) else {
+            dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
+            return
+        }
+        lastPeer += 1
+        let peer = BrokerPeer(PeerID(rawValue: lastPeer), account, process, socket: socket)
+        guard bus1_sys_loop_receive(loop, socket.rawValue, Token(.packets, UInt64(lastPeer)).rawValue) == 0 else {
+            dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
+            forgetIfUnused(process)
+            return
+        }
+        bus1_sys_close_on_fork(socket.rawValue, true)
+        peers[peer.id] = peer
+        process.peers.insert(peer.id)
+        peersOfUser[account.uid] = used + 1
+        connectionCount += 1
+    }
+
+    /// The record of a process: one for all of its connections, where the kernel tells processes apart.
+    private func process(behind pidfd: SharedDescriptor) -> BrokerProcess? {
+        let identity = bus1_sys_pidfd_identity(pidfd.rawValue)
+        if identity != 0, let number = processNumbers[identity] { return processes[number] }
+        lastProcess += 1
+        let process = BrokerProcess(pidfd: pidfd, number: lastProcess, identity: identity)
+        guard bus1_sys_loop_ready(loop, pidfd.rawValue, false, Token(.process, lastProcess).rawValue) == 0
+        else { return nil }
+        processes[lastProcess] = process
+        if identity != 0 { processNumbers[identity] = lastProcess }
+        return process
+    }
+
+    private func forgetIfUnused(_ process: BrokerProcess) {
+        guard process.peers.isEmpty, processes.removeValue(forKey: process.number) != nil else { return }
+        if process.identity != 0 { processNumbers[process.identity] = nil }
+        bus1_sys_loop_forget(loop, process.pidfd.rawValue, Token(.process, process.number).rawValue)
+        domains[.process(process.number)] = nil
+    }
+
+    func hello(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
+        let body = try whole(message, HelloBody.self)
+        guard body.versionMin <= body.version, body.layoutMin <= body.layout,
+            let isolation = Bus.Isolation(rawValue: body.isolation)
+        else { throw .sever }
+        guard body.versionMin <= controlVersion, body.version >= controlVersionMin,
+            body.layoutMin <= SHMRING_LAYOUT_VERSION, body.layout >= SHMRING_LAYOUT_VERSION_MIN,
+            (1...SHMRING_LANES_MAX).contains(body.lanes), shmring_ring_bytes(body.slots, body.slotBytes) != 0
+        else { throw .refuse(Bus1Error(.mismatch, "join the bus")) }
+        if !body.ticket.isNone {
+            guard let ticket = tickets.removeValue(forKey: body.ticket) else {
+                throw .refuse(Bus1Error(.denied, "join the bus"))
+            }
+            peers[ticket.issuer]?.tickets.remove(body.ticket)
+            peer.ticket = ticket
+        }
+        peer.lanes = body.lanes
+        peer.slots = body.slots
+        peer.slotBytes = body.slotBytes
+        // The overflow user stands for many users: those peers have nothing in common.
+        let isNobody = peer.account.uid == overflowUID
+        peer.isolation = isNobody ? .process : isolation
+        peer.domainByProcess = domain(.process(peer.process.number))
+        peer.domainByUser = isNobody ? peer.domainByProcess : domain(.user(peer.account.uid))
+        do {
+            try makeMemory(of: peer)
+        } catch {
+            throw .refuse(error)
+        }
+        peer.phase = .welcomed
+        let welcome = WelcomeBody(
+            version: min(body.version, controlVersion), layout: min(body.layout, SHMRING_LAYOUT_VERSION),
+            peer: peer.id.rawValue, domain: peer.domain.rawValue, uid: peer.account.uid, pid: peer.account.pid,
+            brokerUID: geteuid(), brokerPID: getpid(), lanes: peer.lanes, slots: peer.slots,
+            slotBytes: peer.slotBytes, grantsOfTicket: UInt32(peer.ticket?.items.count ?? 0),
+            peersMax: limits.peers, ringsMax: limits.rings, namesMax: limits.names, lookUpsMax: limits.lookUps,
+            ticketsMax: limits.tickets)
+        answer(
+            message, from: peer, welcome, roles: [.busPage, .claims, .outbox],
+            descriptors: [busPageReadable, peer.claimsWritable!, peer.outboxWritable!])
+    }
+
+    private func domain(_ key: DomainKey) -> DomainID {
+        if let known = domains[key] { return known }
+        lastDomain += 1
+        let new = DomainID(rawValue: lastDomain)
+        domains[key] = new
+        return new
+    }
+
+    private func makeMemory(of peer: BrokerPeer) throws(Bus1Error) {
+        let claims = try Self.create("make claim words") { shmring_claims_create(peer.id.rawValue, peer.lanes, $0) }
+        let outbox = try Self.create("make an outbox") { shmring_outbox_create(peer.id.rawValue, peer.lanes, $0) }
+        peer.claims = try BrokerMapping(claims.rawValue, SHMRING_SEGMENT_CLAIMS, SHMRING_READ_ONLY)
+        peer.outbox = try BrokerMapping(outbox.rawValue, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
+        peer.claimsWritable = SharedDescriptor(claims)
+        peer.outboxWritable = SharedDescriptor(outbox)
+    }
+
+    /// Both writers have mapped it: from here on nobody else can, and others may read the outbox.
+    func mapped(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
+        guard message.bytes.count == MemoryLayout<ControlHeader>.size, message.header.roles.isEmpty,
+            let claims = peer.claimsWritable, let outbox = peer.outboxWritable
+        else { throw .sever }
+        do throws(Bus1Error) {
+            let result = shmring_segment_seal(claims.rawValue, true)
+            guard result == 0 else { throw Bus1Error(result: result, "seal a segment") }
+            let sealed = shmring_segment_seal(outbox.rawValue, true)
+            guard sealed == 0 else { throw Bus1Error(result: sealed, "seal a segment") }
+            let readable = try Self.create("reopen a segment for reading") { out in
+                bus1_sys_reopen_read_only(outbox.rawValue, out)
+            }
+            peer.outboxReadable = SharedDescriptor(readable)
+        } catch {
+            throw .refuse(error)
+        }
+        peer.claimsWritable = nil
+        peer.outboxWritable = nil
+        peer.phase = .member
+        answer(message, from: peer, EmptyBody())
+        if let ticket = peer.ticket { redeem(ticket, for: peer) }
+    }
+
+    // MARK: Going
+
+    /// A peer closes in order: it has ended all it had begun.
+    func goodbye(_ message: ControlMessage, from peer: BrokerPeer) {
+        let socket = peer.socket
+        die(peer)
+        // Told only now: when a peer's close returns, its death stands in the order of the bus.
+        let farewell = ControlMessage(.goodbye, request: message.header.request, EmptyBody())
+        if let socket { _ = bus1_sys_socket_send(socket.rawValue, farewell.bytes, farewell.bytes.count, nil, 0) }
+    }
+
+    /// The connection has ended without goodbye. That alone does not mean death: the process's words may still change.
+    func hungUp(_ peer: BrokerPeer) {
+        // Sockets are closed before a process has ended: then its pidfd follows at once.
+        cut(peer)
+    }
+
+    /// Ends the connection of a peer that broke the rules.
+    func sever(_ peer: BrokerPeer, _ reason: Bus1Error.Code) {
+        guard let socket = peer.socket else { return }
+        dismiss(socket.rawValue, Bus1Error(reason, "talk to the broker"))
+        cut(peer)
+    }
+
+    /// Closes the connection, and takes back what depends on it.
+    private func cut(_ peer: BrokerPeer) {
+        disconnect(peer)
+        withdraw(peer)
+        if peer.phase == .member {
+            peer.phase = .severed
+        } else {
+            // It never was one: nobody knows it, and its words say nothing.
+            peer.phase = .dead
+            forget(peer)
+        }
+    }
+
+    private func disconnect(_ peer: BrokerPeer) {
+        guard let socket = peer.socket else { return }
+        let number = UInt64(peer.id.rawValue)
+        bus1_sys_loop_forget(loop, socket.rawValue, Token(.packets, number).rawValue)
+        if peer.waitsForRoom { bus1_sys_loop_forget(loop, socket.rawValue, Token(.room, number).rawValue) }
+        bus1_sys_close_on_fork(socket.rawValue, false)
+        shutdown(socket.rawValue, Int32(SHUT_RD))
+        peer.socket = nil
+        peer.queue.removeAll()
+        crowded.remove(peer.id)
+        connectionCount -= 1
+    }
+
+    /// Names, look-ups, tickets and introductions under way of a peer that says nothing any more.
+    private func withdraw(_ peer: BrokerPeer) {
+        for name in peer.names { names[name] = nil }
+        peer.names.removeAll()
+        for (request, name) in peer.lookUps { stopWaiting(Waiting(peer: peer.id, request: request), for: name) }
+        peer.lookUps.removeAll()
+        for ticket in peer.tickets { tickets[ticket] = nil }
+        peer.tickets.removeAll()
+        abandonIntroductions(of: peer)
+    }
+
+    /// A process has ended: its pidfd says so.
+    func processEnded(_ number: UInt64) {
+        guard let process = processes[number] else { return }
+        for id in process.peers.sorted(by: { $0.rawValue < $1.rawValue }) { if let peer = peers[id] { die(peer) } }
+        forgetIfUnused(process)
+    }
+
+    /// Settles and announces a peer's death, as one transaction of the bus, and tells all who knew it.
+    private func die(_ peer: BrokerPeer) {
+        let wasKnown = peer.phase == .member || peer.phase == .severed
+        disconnect(peer)
+        withdraw(peer)
+        peer.phase = .dead
+        if wasKnown {
+            peer.outbox?.settle(lanes: peer.lanes)
+            deaths &+= 1
+            let stamp = busPage.announce(peer.id, generation: deaths, clock: clock)
+            peer.outbox?.setDead(at: stamp)
+        }
+        let known = peer.introduced
+        keepClaims(of: peer)
+        forget(peer)
+        for id in known where id != peer.id {
+            guard let other = peers[id] else { continue }
+            other.introduced.remove(peer.id)
+            tell(.peerDied, to: other, PeerBody(peer: peer.id.rawValue))
+        }
+    }
+
+    /// A dead claimer's words decide who may bury its slots, as long as there are rings that they name.
+    private func keepClaims(of peer: BrokerPeer) {
+        guard let all = peer.claims?.claims(lanes: peer.lanes) else { return }
+        let claims = all.filter { claim in
+            guard claim.count > 0, let ring = rings[RingID(rawValue: claim.ring)] else { return false }
+            return ring.owner != peer.id && ring.senders[peer.id] != nil
+        }
+        guard !claims.isEmpty else { return }
+        unburied[peer.id] = Unburied(uid: peer.account.uid, claims: claims)
+        peersOfUser[peer.account.uid, default: 0] += 1
+    }
+
+    /// Drops everything about a peer; what others hold of it they hold by themselves.
+    private func forget(_ peer: BrokerPeer) {
+        peers[peer.id] = nil
+        release(oneOf: peer.account.uid)
+        for ring in peer.rings.values {
+            rings[ring.id] = nil
+            dropClaims(on: ring.id)
+        }
+        peer.rings.removeAll()
+        for id in peer.introduced {
+            linkSockets.remove(PairKey(peer.id, id))
+            for ring in peers[id]?.rings.values ?? [:].values { ring.removeSender(peer.id) }
+        }
+        peer.claims = nil
+        peer.outbox = nil
+        peer.process.peers.remove(peer.id)
+        forgetIfUnused(peer.process)
+    }
+
+    private func dropClaims(on ring: RingID) {
+        for (id, var entry) in unburied where entry.claims.contains(where: { $0.ring == ring.rawValue }) {
+            entry.claims.removeAll { $0.ring == ring.rawValue }
+            if entry.claims.isEmpty {
+                unburied[id] = nil
+                release(oneOf: entry.uid)
+            } else {
+                unburied[id] = entry
+            }
+        }
+    }
+
+    private func release(oneOf uid: UInt32) {
+        let left = peersOfUser[uid, default: 1] - 1
+        peersOfUser[uid] = left > 0 ? left : nil
+    }
+}

@@ -1,0 +1,251 @@
+import CBus1System
+import CShmRing
+import Glibc
+
+/// The small trusted part: makes shared memory, introduces peers, buries the dead. It is on no message's path.
+///
+/// One thread, one loop; every request is answered from what is in memory, and whatever must wait for somebody else is
+/// kept as a continuation. It never waits for a peer: what a peer does not read is queued up to a bound, then the peer is
+/// severed.
+final class Broker {
+    enum Mode {
+        /// A thread of the process that came first. Ends when nobody is connected any more.
+        case embedded
+        /// A service. Ends when it is told to.
+        case alone
+    }
+
+    /// Why a request was not carried out.
+    enum Failure: Error {
+        /// The answer says why.
+        case refuse(Bus1Error)
+        /// No honest peer says such a thing.
+        case sever
+    }
+
+    let mode: Mode
+    let limits: BusLimits
+    let loop: OpaquePointer
+    let listener: SharedDescriptor
+    let stopEvent: SharedDescriptor
+    let busPage: BrokerMapping
+    let busPageReadable: SharedDescriptor
+    let clock: shmring_clock
+    let overflowUID: UInt32
+
+    var peers: [PeerID: BrokerPeer] = [:]
+    var processes: [UInt64: BrokerProcess] = [:]
+    var processNumbers: [UInt64: UInt64] = [:]
+    /// Connections and peers of a user, the severed and unburied ones included.
+    var peersOfUser: [UInt32: Int] = [:]
+    var names: [[UInt8]: Publication] = [:]
+    /// Who waits for a name, in the order in which they asked.
+    var waiting: [[UInt8]: [Waiting]] = [:]
+    var rings: [RingID: BrokerRing] = [:]
+    var domains: [DomainKey: DomainID] = [:]
+    var tickets: [Ticket: BrokerTicket] = [:]
+    var introductions: [PairKey: PendingIntroduction] = [:]
+    var linkSockets: Set<PairKey> = []
+    /// Claim words of the dead that may still hold a position: final, since nobody writes them any more.
+    var unburied: [PeerID: Unburied] = [:]
+    var lastPeer: UInt32 = 0
+    var lastRing: UInt32 = 0
+    var lastDomain: UInt32 = 0
+    var lastProcess: UInt64 = 0
+    var deaths: UInt32 = 0
+    var connectionCount = 0
+    /// To whom something could not be sent because too many descriptors are in flight: tried again by time.
+    var crowded: Set<PeerID> = []
+    var hasServed = false
+    private var isStopping = false
+    /// Given up for a moment to tell somebody that there are no descriptors left.
+    private var spare: Int32
+
+    struct Publication {
+        let owner: PeerID
+        let node: UInt64
+        let access: Access
+    }
+
+    struct Waiting: Equatable {
+        let peer: PeerID
+        let request: UInt32
+    }
+
+    struct Unburied {
+        let uid: UInt32
+        var claims: [shmring_claim]
+    }
+
+    enum DomainKey: Hashable {
+        case user(UInt32)
+        case process(UInt64)
+    }
+
+    /// What an event of the loop is about.
+    struct Token {
+        enum Subject: UInt64 { case listener = 1, stop, packets, room, process }
+
+        let subject: Subject
+        let number: UInt64
+
+        init(_ subject: Subject, _ number: UInt64 = 0) {
+            self.subject = subject
+            self.number = number
+        }
+
+        init?(rawValue: UInt64) {
+            guard let subject = Subject(rawValue: rawValue & 7) else { return nil }
+            self.init(subject, rawValue >> 3)
+        }
+
+        var rawValue: UInt64 { number << 3 | subject.rawValue }
+    }
+
+    /// Serves a listening socket until `stopEvent` is signalled.
+    init(
+        listener: SharedDescriptor, stopEvent: SharedDescriptor, mode: Mode, limits: BusLimits = BusLimits()
+    ) throws(Bus1Error) {
+        self.mode = mode
+        self.limits = limits
+        self.listener = listener
+        self.stopEvent = stopEvent
+        overflowUID = bus1_sys_overflow_uid()
+
+        let page = try Self.create("make the bus page") { shmring_bus_page_create($0) }
+        busPage = try BrokerMapping(page.rawValue, SHMRING_SEGMENT_BUS, SHMRING_READ_WRITE)
+        busPage.initializeBusPage()
+        clock = try busPage.clock()
+        try Self.seal(page)
+        busPageReadable = try Self.reopenReadOnly(page)
+
+        var loop: OpaquePointer?
+        let allowsUring = bus1_sys_environment("BUS1_NO_URING").map { $0.pointee == 0 } ?? true
+        let result = bus1_sys_loop_create(allowsUring, &loop)
+        guard result == 0, let loop else { throw Bus1Error(.system, "start a broker", errno: -result) }
+        self.loop = loop
+        spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
+    }
+
+    deinit {
+        bus1_sys_loop_destroy(loop)
+        if spare >= 0 { close(spare) }
+    }
+
+    /// "io_uring" or "epoll".
+    var loopName: String { String(cString: bus1_sys_loop_name(loop)) }
+
+    // MARK: Loop
+
+    /// Serves until it is to end. Blocks the thread.
+    func run() {
+        _ = bus1_sys_loop_accept(loop, listener.rawValue, Token(.listener).rawValue)
+        _ = bus1_sys_loop_ready(loop, stopEvent.rawValue, false, Token(.stop).rawValue)
+        var event = bus1_sys_event()
+        while !isStopping {
+            let timeout_ms: Int32 = crowded.isEmpty ? -1 : 10
+            let result = bus1_sys_loop_next(loop, &event, timeout_ms)
+            if result == 1 { dispatch(event) }
+            if result < 0 { break }
+            for id in crowded { if let peer = peers[id] { flush(peer) } }
+            if mode == .embedded, hasServed, connectionCount == 0 { isStopping = true }
+        }
+    }
+
+    private func dispatch(_ event: bus1_sys_event) {
+        guard let token = Token(rawValue: event.token) else { return }
+        switch token.subject {
+        case .listener: accepted(event.result)
+        case .stop: isStopping = true
+        case .packets: received(event, from: PeerID(rawValue: UInt32(truncatingIfNeeded: token.number)))
+        case .room:
+            guard let peer = peers[PeerID(rawValue: UInt32(truncatingIfNeeded: token.number))] else { return }
+            peer.waitsForRoom = false
+            flush(peer)
+        case .process: processEnded(token.number)
+        }
+    }
+
+    private func accepted(_ result: Int32) {
+        switch -result {
+        case EMFILE, ENFILE: refuseForDescriptors()
+        case let error where error > 0: break
+        default:
+            hasServed = true
+            connected(SharedDescriptor(Descriptor(owning: result)))
+        }
+    }
+
+    /// The table is full. Somebody waits in the listening socket's queue and is to be told.
+    private func refuseForDescriptors() {
+        guard spare >= 0 else { return }
+        close(spare)
+        var socket: Int32 = -1
+        if bus1_sys_socket_accept(listener.rawValue, &socket) == 0 {
+            let descriptor = Descriptor(owning: socket)
+            let limit = Int(clamping: bus1_sys_descriptor_limit())
+            let refusal = Bus1Error.Refusal(
+                resource: .descriptors, used: limit, limit: limit, account: Account(uid: geteuid(), pid: getpid()))
+            dismiss(descriptor.rawValue, Bus1Error(.overQuota, "join the bus", refusal: refusal))
+        }
+        spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
+    }
+
+    private func received(_ event: bus1_sys_event, from id: PeerID) {
+        var event = event
+        let descriptors = withUnsafeBytes(of: &event.fds) { fds in
+            Array(fds.bindMemory(to: Int32.self).prefix(Int(max(0, event.fd_count))))
+        }
+        guard event.result > 0, let bytes = event.bytes else {
+            if let peer = peers[id] { event.result == 0 ? hungUp(peer) : sever(peer, .severed) }
+            return
+        }
+        let copy = Array(UnsafeBufferPointer(start: bytes, count: Int(event.result)))
+        guard let peer = peers[id] else {
+            for descriptor in descriptors { close(descriptor) }
+            return
+        }
+        // A descriptor that found no place in our table is our shortage, not the peer's fault.
+        let isCut = event.control_truncated
+        guard let message = ControlMessage(received: copy, descriptors: descriptors, someAreLost: isCut) else {
+            sever(peer, .severed)
+            return
+        }
+        if isCut {
+            refuse(message, from: peer, Bus1Error(.system, "receive a descriptor", errno: EMFILE))
+            return
+        }
+        do {
+            try handle(message, from: peer)
+        } catch let failure {
+            switch failure {
+            case .refuse(let error): refuse(message, from: peer, error)
+            case .sever: sever(peer, .severed)
+            }
+        }
+    }
+
+    // MARK: Making memory
+
+    static func create(
+        _ operation: StaticString, _ body: (UnsafeMutablePointer<Int32>) -> Int32
+    ) throws(Bus1Error) -> Descriptor {
+        var descriptor: Int32 = -1
+        let result = body(&descriptor)
+        guard result == 0 else { throw Bus1Error(result: result, operation) }
+        return Descriptor(owning: descriptor)
+    }
+
+    /// Nobody can map it for writing any more; who has it mapped goes on.
+    static func seal(_ descriptor: borrowing Descriptor) throws(Bus1Error) {
+        let result = shmring_segment_seal(descriptor.rawValue, true)
+        guard result == 0 else { throw Bus1Error(result: result, "seal a segment") }
+    }
+
+    static func reopenReadOnly(_ descriptor: borrowing Descriptor) throws(Bus1Error) -> SharedDescriptor {
+        let reopened = try create("reopen a segment for reading") { out in
+            bus1_sys_reopen_read_only(descriptor.rawValue, out)
+        }
+        return SharedDescriptor(reopened)
+    }
+}

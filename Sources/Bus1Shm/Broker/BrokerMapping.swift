@@ -1,0 +1,72 @@
+import CShmRing
+
+/// A segment as the broker maps it. The one place of the broker that touches shared memory: everything goes through
+/// functions of CShmRing, which bound what they read by the mapping.
+struct BrokerMapping: ~Copyable {
+    private var mapping: shmring_mapping
+
+    init(_ descriptor: Int32, _ kind: shmring_segment_kind, _ access: shmring_access) throws(Bus1Error) {
+        mapping = shmring_mapping()
+        let result = shmring_segment_map(descriptor, kind, access, 0, false, false, nil, nil, &mapping)
+        guard result == 0 else { throw Bus1Error(result: result, "map a segment") }
+    }
+
+    deinit {
+        var mapping = mapping
+        shmring_segment_unmap(&mapping)
+    }
+
+    // MARK: Outbox
+
+    /// Counts up the attention word and wakes whoever waits on it.
+    func attend() {
+        withUnsafePointer(to: mapping) { shmring_outbox_attend($0) }
+    }
+
+    /// Aborts every pending commit word.
+    func settle(lanes: UInt32) {
+        _ = withUnsafePointer(to: mapping) { shmring_outbox_settle($0, lanes) }
+    }
+
+    func setDead(at stamp: UInt64) {
+        withUnsafePointer(to: mapping) { shmring_outbox_set_dead($0, stamp) }
+    }
+
+    // MARK: Claims
+
+    /// Those claim words that are not zero, as they are now.
+    func claims(lanes: UInt32) -> [shmring_claim] {
+        var claims: [shmring_claim] = []
+        var next: UInt32 = 0
+        let batch = 64
+        while true {
+            let part = [shmring_claim](unsafeUninitializedCapacity: batch) { buffer, count in
+                count = withUnsafePointer(to: mapping) {
+                    Int(shmring_claims_copy($0, lanes, next, buffer.baseAddress, UInt32(batch), &next))
+                }
+            }
+            claims += part
+            if part.count < batch { return claims }
+        }
+    }
+
+    // MARK: Bus page
+
+    func initializeBusPage() {
+        withUnsafePointer(to: mapping) { shmring_bus_page_init($0, 0) }
+    }
+
+    func clock() throws(Bus1Error) -> shmring_clock {
+        var clock = shmring_clock()
+        let result = withUnsafePointer(to: mapping) { shmring_bus_page_clock($0, &clock) }
+        guard result == 0 else { throw Bus1Error(result: result, "choose a clock") }
+        return clock
+    }
+
+    /// Announces the end of a peer; its stamp.
+    func announce(_ dead: PeerID, generation: UInt32, clock: shmring_clock) -> UInt64 {
+        withUnsafePointer(to: mapping) { page in
+            withUnsafePointer(to: clock) { shmring_bus_announce(page, $0, generation, dead.rawValue) }
+        }
+    }
+}

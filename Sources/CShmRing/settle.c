@@ -1,0 +1,144 @@
+#include "shmring_settle.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "shmring_atomics.h"
+
+/* The commit words of an outbox, and how many there are: by the broker's own knowledge of the lanes,
+ * never by the header, and never beyond the mapping. */
+static uint64_t *commit_words(const struct shmring_mapping *outbox, uint32_t lanes,
+                              uint32_t *count_out)
+{
+    uint64_t room = (outbox->byte_count - sizeof(struct shmring_outbox)) / sizeof(uint64_t);
+    uint64_t count = (uint64_t)lanes * SHMRING_COMMIT_WORDS;
+    *count_out = (uint32_t)(count < room ? count : room);
+    return (uint64_t *)(void *)((uint8_t *)outbox->base + sizeof(struct shmring_outbox));
+}
+
+/* True when a pending word became aborted. */
+static bool abort_word(uint64_t *word, uint64_t expected)
+{
+    while ((expected & SHMRING_COMMIT_STATE_MASK) == SHMRING_COMMIT_PENDING) {
+        uint64_t generation = expected >> 32 & SHMRING_COMMIT_GENERATION_MASK;
+        uint64_t aborted = SHMRING_COMMIT_ABORTED | generation << 32;
+        /* SYNC B1 acq_rel, pairs with C1 in shmring_transaction_commit and C2 in resolve: the sender's
+         * own commit or this abort happens, never both. */
+        if (shmring_cas_acq_rel(word, &expected, aborted))
+            return true;
+    }
+    return false;
+}
+
+uint32_t shmring_outbox_settle(const struct shmring_mapping *outbox, uint32_t lanes)
+{
+    uint32_t count, aborted = 0;
+    uint64_t *words = commit_words(outbox, lanes, &count);
+    for (uint32_t i = 0; i < count; i++)
+        /* SYNC B1 acquire: no commit that was over before its process ended may be taken for pending;
+         * the kernel's word that it ended orders that already. */
+        if (abort_word(&words[i], shmring_load_acquire(&words[i])))
+            aborted++;
+    return aborted;
+}
+
+bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, uint32_t index,
+                          uint32_t generation)
+{
+    uint32_t count;
+    uint64_t *words = commit_words(outbox, lanes, &count);
+    if (index >= count)
+        return false;
+    uint64_t word = shmring_load_acquire(&words[index]); /* SYNC B1 acquire, as above. */
+    if ((word >> 32 & SHMRING_COMMIT_GENERATION_MASK) != generation)
+        return false;
+    return abort_word(&words[index], word);
+}
+
+void shmring_outbox_attend(const struct shmring_mapping *outbox)
+{
+    struct shmring_outbox *shared = outbox->base;
+    /* SYNC B2 acq_rel, pairs with B3, the receiver's reading of attention: who sees the new count
+     * finds what was put on its socket before. */
+    (void)shmring_fetch_add_acq_rel_u32(&shared->attention, 1);
+    (void)syscall(SYS_futex, &shared->attention, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp)
+{
+    struct shmring_outbox *shared = outbox->base;
+    /* SYNC B4 release, pairs with the receiver's acquire of dead: who sees it sees the outbox
+     * settled. */
+    shmring_store_release(&shared->dead, stamp);
+}
+
+void shmring_bus_page_init(const struct shmring_mapping *page, uint32_t force_clock)
+{
+    struct shmring_bus_page *shared = page->base;
+    shmring_clock_choose(force_clock, shared);
+    shared->epoch = 1;
+}
+
+int shmring_bus_page_clock(const struct shmring_mapping *page, struct shmring_clock *clock)
+{
+    return shmring_clock_attach(page->base, clock);
+}
+
+uint64_t shmring_bus_announce(const struct shmring_mapping *page,
+                              const struct shmring_clock *clock, uint32_t generation,
+                              uint32_t who)
+{
+    struct shmring_bus_page *shared = page->base;
+    uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;
+    uint64_t pending = SHMRING_COMMIT_PENDING |
+                       ((uint64_t)generation & SHMRING_COMMIT_GENERATION_MASK) << 32 | begun;
+    /* SYNC B5 release, pairs with the receiver's acquire of death: the outbox of the dead before was
+     * marked before this death began. */
+    shmring_store_release(&shared->death, pending);
+    /* SYNC B6 release, pairs with the receiver's acquire of dead_peer: who reads this name between two
+     * readings of death finds the second one changed, and so never takes it for the former's. */
+    shmring_store_release(&shared->dead_peer, who);
+    /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
+    shmring_fence_full();
+    uint64_t stamp = shmring_clock_now(clock);
+    shmring_clock_wait_past(clock, stamp);
+    /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An heir
+     * may have been faster. */
+    if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
+        stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
+    return stamp;
+}
+
+uint32_t shmring_claims_copy(const struct shmring_mapping *claims, uint32_t lanes, uint32_t first,
+                             struct shmring_claim *claims_out, uint32_t capacity, uint32_t *next)
+{
+    const uint8_t *base = claims->base;
+    const uint64_t *words = (const uint64_t *)(const void *)(base + SHMRING_CLAIMS_OFFSET);
+    uint64_t room = (claims->byte_count - SHMRING_CLAIMS_OFFSET) / sizeof(uint64_t);
+    uint64_t count = (uint64_t)lanes * SHMRING_CLAIM_WORDS;
+    uint32_t copied = 0;
+
+    if (count > room)
+        count = room;
+    uint32_t i = first;
+    for (; i < count && copied < capacity; i++) {
+        /* SYNC B9 acquire, pairs with R1: the receiver saw tail pass the position and asked through the
+         * kernel, so that its claimer's word is visible here. */
+        uint64_t word = shmring_load_acquire(&words[i]);
+        if (word == 0)
+            continue;
+        claims_out[copied++] = (struct shmring_claim){.count = (uint32_t)(word >> 52),
+                                                      .ring = (uint32_t)(word >> 32) & 0xfffff,
+                                                      .position = (uint32_t)word};
+    }
+    *next = i;
+    return copied;
+}
+
+bool shmring_claim_names(struct shmring_claim claim, uint32_t ring, uint64_t position)
+{
+    /* A word bears the low half of its position; a ring is far shorter than what that can tell. */
+    return claim.ring == ring && (uint32_t)position - claim.position < claim.count;
+}

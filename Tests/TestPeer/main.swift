@@ -1,0 +1,5 @@
+import Bus1TestSupport
+
+#if DEBUG
+RemoteControl.run()
+#endif
