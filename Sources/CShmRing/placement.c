@@ -140,6 +140,8 @@ void shmring_placement_apply(const struct shmring_mapping *mapping, enum shmring
     result.prefaulted = sums.rss_kib >= mapped_kib;
     result.huge_bytes = sums.huge_kib * 1024;
     result.locked = placement->lock && result.lock_errno == 0 && sums.locked_kib >= mapped_kib;
+    if (placement->lock && result.lock_errno == 0 && !result.locked)
+        result.lock_errno = ENOTSUP; /* sanitizers let mlock succeed without doing it */
     if (placement->huge && result.huge_errno == 0 && result.huge_bytes == 0)
         result.huge_errno = ENOTSUP;
     if (placement->prefault || placement->lock || placement->numa_node >= 0)

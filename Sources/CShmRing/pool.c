@@ -19,6 +19,8 @@ int shmring_pool_init(const struct shmring_pool_options *options, struct shmring
     if (pool == NULL)
         return -ENOMEM;
     pool->options = *options;
+    /* Segments are whole pages, so a part of one could never be used. */
+    pool->options.quota_bytes -= options->quota_bytes % SHMRING_PAGE_BYTES;
     if (pool->options.warm_bytes == 0)
         pool->options.warm_bytes = POOL_WARM_BYTES;
     if (pool->options.warm_small_bytes == 0)
@@ -89,7 +91,8 @@ static struct shmring_pool_record *borrow_larger(struct shmring_pool *pool, uint
 }
 
 /* A segment for the class: a smaller one than usual where the quota ends. */
-static int grow(struct shmring_pool *pool, uint32_t class_index, uint64_t byte_count, bool make_room)
+static int grow(struct shmring_pool *pool, uint32_t class_index, uint64_t byte_count,
+                bool make_room)
 {
     const uint64_t wanted = pool_class_segment_bytes(class_index);
     const uint64_t quota = pool->options.quota_bytes;
@@ -123,7 +126,8 @@ static int loan_cold(struct shmring_pool *pool, uint32_t class_index, uint64_t b
     return hand_out(pool, record, slice_out);
 }
 
-int shmring_pool_loan(struct shmring_pool *pool, uint64_t byte_count, struct shmring_slice *slice_out)
+int shmring_pool_loan(struct shmring_pool *pool, uint64_t byte_count,
+                      struct shmring_slice *slice_out)
 {
     if (shmring_unlikely(shmring_forked()))
         return SHMRING_E_FORKED;

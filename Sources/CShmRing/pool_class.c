@@ -2,8 +2,8 @@
  * pool_class.c - sizes, and the queue of free slices of one size.
  *
  * Up to 1 MiB a class is a power of two and its segments hold many slices. Above, there are eight
- * classes to each doubling, so that at most an eighth is wasted, and every slice has a segment of its
- * own.
+ * classes to each doubling, so that at most an eighth is wasted, and every slice has a segment of
+ * its own.
  */
 #include <stddef.h>
 

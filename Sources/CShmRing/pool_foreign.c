@@ -2,9 +2,10 @@
  * pool_foreign.c - forwarding: a chain of lends instead of a copy.
  *
  * The forwarder lends on what it holds. Its ledger has an entry for the held slice like for an own
- * one; when the last reference goes, the entry gives the slice back to where it came from. Each link
- * of the chain knows only its neighbours: the third peer sees a segment of the forwarder, checks its
- * seals itself, and when the forwarder dies the origin takes the lend back from it as always.
+ * one; when the last reference goes, the entry gives the slice back to where it came from. Each
+ * link of the chain knows only its neighbours: the third peer sees a segment of the forwarder,
+ * checks its seals itself, and when the forwarder dies the origin takes the lend back from it as
+ * always.
  */
 #include <errno.h>
 #include <stdlib.h>

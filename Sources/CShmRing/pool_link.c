@@ -1,8 +1,9 @@
 /*
  * pool_link.c - what is lent to whom, and how it comes back.
  *
- * A board is only looked at when the pool needs something: a loan found no free slice, a link has no
- * free word, the pool is trimmed. So a line that the receiver writes is read once for many slices.
+ * A board is only looked at when the pool needs something: a loan found no free slice, a link has
+ * no free word, the pool is trimmed. So a line that the receiver writes is read once for many
+ * slices.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -134,9 +135,9 @@ static uint32_t collect_link(struct shmring_pool *pool, uint32_t link, bool all)
     uint32_t count = 0;
     for (uint16_t index = this->oldest; index != POOL_WORD_NONE;) {
         const uint16_t next = this->words[index].next;
-        /* SYNC P2 acquire, pairs with P1 in shmring_board_give_back: the receiver has read the slice
-         * to its end. Without it the next payload could overwrite what is still being read. Any
-         * other value than the one lent is ignored: the ledger decides. */
+        /* SYNC P2 acquire, pairs with P1 in shmring_board_give_back: the receiver has read the
+         * slice to its end. Without it the next payload could overwrite what is still being read.
+         * Any other value than the one lent is ignored: the ledger decides. */
         if (shmring_load_acquire(&board[index]) == this->words[index].lend) {
             settle_word(pool, link, index);
             count++;

@@ -100,8 +100,8 @@ int pool_segment_add(struct shmring_pool *pool, uint32_t class_index, uint64_t b
     if (slice_bytes < byte_count || slice_bytes == 0)
         return SHMRING_E_FULL;
     const uint32_t count = (uint32_t)(segment_bytes / slice_bytes);
-    segment_bytes = count * slice_bytes;
-    segment_bytes = (segment_bytes + SHMRING_PAGE_BYTES - 1) / SHMRING_PAGE_BYTES * SHMRING_PAGE_BYTES;
+    const uint64_t pages = (count * slice_bytes + SHMRING_PAGE_BYTES - 1) / SHMRING_PAGE_BYTES;
+    segment_bytes = pages * SHMRING_PAGE_BYTES;
 
     struct pool_segment *segment = calloc(1, sizeof *segment + count * sizeof segment->records[0]);
     if (segment == NULL)
@@ -254,7 +254,8 @@ uint32_t shmring_pool_trim(struct shmring_pool *pool, uint64_t now_ns, uint64_t 
     (void)shmring_pool_collect(pool, true);
     uint32_t count = pool_foreign_trim(pool, now_ns, idle_ns);
     for (uint32_t i = 0; i < POOL_CLASSES; i++) {
-        count += trim_class(pool, &pool->classes[i], now_ns, idle_ns, pool_class_warm_bytes(pool, i));
+        const uint64_t warm_bytes = pool_class_warm_bytes(pool, i);
+        count += trim_class(pool, &pool->classes[i], now_ns, idle_ns, warm_bytes);
     }
     return count;
 }

@@ -42,8 +42,8 @@ int shmring_view_init(uint64_t limit_bytes, struct shmring_view **view_out)
 
 void shmring_view_segment_drop(struct shmring_view_segment *segment)
 {
-    /* SYNC P8 acq_rel, pairs with itself in the other holders: who brings the count to 0 comes after
-     * every read of the segment, and unmaps it. */
+    /* SYNC P8 acq_rel, pairs with itself in the other holders: who brings the count to 0 comes
+     * after every read of the segment, and unmaps it. */
     if (shmring_fetch_add_acq_rel_u32(&segment->references, UINT32_MAX) != 1)
         return;
     shmring_segment_unmap(&segment->mapping);
@@ -121,8 +121,8 @@ int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint
     segment->fd = -1;
     segment->number = number;
     segment->references = 1;
-    result = shmring_segment_map(fd, SHMRING_SEGMENT_POOL, SHMRING_READ_ONLY, byte_count, true, true,
-                                 NULL, NULL, &segment->mapping);
+    result = shmring_segment_map(fd, SHMRING_SEGMENT_POOL, SHMRING_READ_ONLY, byte_count, true,
+                                 true, NULL, NULL, &segment->mapping);
     if (result == 0 && keep_fd && (segment->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
         result = -errno;
     if (result != 0) {

@@ -33,19 +33,20 @@ void shmring_board_give_back(struct shmring_board *board, uint32_t lend_index, u
 {
     if (shmring_unlikely(lend_index >= SHMRING_LENDS || shmring_forked()))
         return;
-    /* SYNC P1 full barrier, pairs with P2 in collect_link and P4 in shmring_pool_wait. Publishes that
-     * the slice has been read, and puts this store before the load of waiters: either the sender's
-     * second look finds the lend, or the load finds the sender waiting. Without it both miss. */
+    /* SYNC P1 full barrier, pairs with P2 in collect_link and P4 in shmring_pool_wait. Publishes
+     * that the slice has been read, and puts this store before the load of waiters: either the
+     * sender's second look finds the lend, or the load finds the sender waiting. Without it both
+     * miss. */
     (void)shmring_exchange_full(&board->lend[lend_index], lend);
     uint32_t wait = shmring_load_relaxed_u32(&board->waiters);
     if (shmring_likely(wait == 0))
         return;
-    /* SYNC P5 acq_rel, pairs with P6 in shmring_pool_wait: the futex compares this word, so a sender
-     * that has read it and is about to sleep does not. */
+    /* SYNC P5 acq_rel, pairs with P6 in shmring_pool_wait: the futex compares this word, so a
+     * sender that has read it and is about to sleep does not. */
     (void)shmring_fetch_add_acq_rel_u32(&board->returned, 1);
     (void)syscall(SYS_futex, &board->returned, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    /* SYNC P7 acq_rel, pairs with P3 in shmring_pool_wait: strikes out this wait only, and only when
-     * it has been woken. */
+    /* SYNC P7 acq_rel, pairs with P3 in shmring_pool_wait: strikes out this wait only, and only
+     * when it has been woken. */
     (void)shmring_cas_acq_rel_u32(&board->waiters, &wait, 0);
 }
 

@@ -336,11 +336,13 @@ int shmring_ring_create(uint32_t ring_id, uint32_t capacity, uint32_t slot_bytes
     int result = create_with_header("bus1-ring", header, true, fd_out);
     if (result != 0)
         return result;
-    /* Positions begin a lap late, so that no slot of zeros can be taken for a written position 0. */
+    /* Positions begin a lap late, so that no slot of zeros can be taken for a written position 0.
+     * */
     const uint64_t first = capacity;
     result = write_at(*fd_out, &first, sizeof first, offsetof(struct shmring_ring_control, tail));
     if (result == 0)
-        result = write_at(*fd_out, &first, sizeof first, offsetof(struct shmring_ring_control, head));
+        result =
+            write_at(*fd_out, &first, sizeof first, offsetof(struct shmring_ring_control, head));
     if (result != 0) {
         (void)close(*fd_out);
         *fd_out = -1;

@@ -5,9 +5,9 @@
  *     CHECK_MAIN(RUN(a_thing_does_what_it_says), RUN(...))
  *
  * A failed check prints file and line and the test goes on. A watchdog ends the program when a test
- * takes longer than CHECK_SECONDS (times CHECK_SLOW, which sanitizers and qemu set). Random tests take
- * their seed from check_seed(), which prints it; CHECK_SEED=n in the environment repeats a run, and
- * the name of a test as argument runs that one alone.
+ * takes longer than CHECK_SECONDS (times CHECK_SLOW, which sanitizers and qemu set). Random tests
+ * take their seed from check_seed(), which prints it; CHECK_SEED=n in the environment repeats a
+ * run, and the name of a test as argument runs that one alone.
  */
 #pragma once
 
@@ -141,8 +141,8 @@ static inline int check_run(const struct check_test *tests, size_t count, int ar
         (void)fflush(stdout);
     }
     const char *name = strrchr(argv[0], '/');
-    (void)printf("%s: %u passed, %u failed, %u skipped\n", name == NULL ? argv[0] : name + 1, passed,
-                 failed, skipped);
+    (void)printf("%s: %u passed, %u failed, %u skipped\n", name == NULL ? argv[0] : name + 1,
+                 passed, failed, skipped);
     return failed != 0;
 }
 

@@ -1,8 +1,8 @@
 /*
  * shmring_pool.h - payload memory: segments cut into slices, lent to receivers and given back.
  *
- * A pool belongs to one lane of a sender and serves one trust domain. It is private: what a receiver
- * shares with it are the segments (read-only there) and one return board for each link.
+ * A pool belongs to one lane of a sender and serves one trust domain. It is private: what a
+ * receiver shares with it are the segments (read-only there) and one return board for each link.
  *
  *     loan a slice -> fill it in place -> lend it on one link or several -> send the references
  *     -> end the loan.   The slice is free when every lend has come back and the loan has ended.
@@ -10,17 +10,17 @@
  * Guarantees:
  *   1. Loan, lend, end and collect use no lock, and once warm neither allocation nor system call,
  *      whatever the size of the slice.
- *   2. Only the pool's own ledger decides what is free. A hostile board can give back early what was
- *      lent on its own link, and nothing else.
- *   3. Memory is charged against the quota and reserved before a byte of it is touched: a refusal is
- *      a result, never SIGBUS.
+ *   2. Only the pool's own ledger decides what is free. A hostile board can give back early what
+ *      was lent on its own link, and nothing else.
+ *   3. Memory is charged against the quota and reserved before a byte of it is touched: a refusal
+ *      is a result, never SIGBUS.
  *   4. Free slices are reused oldest first, and not before warm_bytes of their class are in flight:
  *      memory that has left this core's cache is handed over several times faster.
  *   5. Idle segments go back to the kernel (shmring_pool_trim).
  *
  * NOTE - one thread at a time uses a pool. Holding and giving back are the receiver's: one thread
- * holds, any thread gives back. A pool serves exactly one trust domain: who maps a segment reads all
- * of it.
+ * holds, any thread gives back. A pool serves exactly one trust domain: who maps a segment reads
+ * all of it.
  */
 #pragma once
 
@@ -79,12 +79,13 @@ int shmring_pool_init(const struct shmring_pool_options *options, struct shmring
 void shmring_pool_deinit(struct shmring_pool *pool);
 
 /*
- * Loans a slice of at least byte_count bytes, whose content is undefined. Looks for slices that came
- * back before it asks the kernel for more. SHMRING_E_FULL: the quota is in use; wait and try again.
- * SHMRING_E_TOO_LARGE: more than the quota. SHMRING_E_FORKED. -errno: the kernel has no memory
- * (-ENOMEM), no descriptor (-EMFILE) or no such file size (-EFBIG) for another segment.
+ * Loans a slice of at least byte_count bytes, whose content is undefined. Looks for slices that
+ * came back before it asks the kernel for more. SHMRING_E_FULL: the quota is in use; wait and try
+ * again. SHMRING_E_TOO_LARGE: more than the quota. SHMRING_E_FORKED. -errno: the kernel has no
+ * memory (-ENOMEM), no descriptor (-EMFILE) or no such file size (-EFBIG) for another segment.
  */
-int shmring_pool_loan(struct shmring_pool *pool, uint64_t byte_count, struct shmring_slice *slice_out);
+int shmring_pool_loan(struct shmring_pool *pool, uint64_t byte_count,
+                      struct shmring_slice *slice_out);
 /* Ends a loan, sent or not: a slice that nobody was lent is free at once. */
 void shmring_pool_end(struct shmring_pool *pool, const struct shmring_slice *slice);
 
@@ -104,8 +105,8 @@ bool shmring_pool_withdraw(struct shmring_pool *pool, uint32_t link, uint32_t nu
 /*
  * Retires what nobody needs: a class's free segments once the class was idle for idle_ns, and of a
  * class in use those beyond its recent peak. now_ns: any clock that does not go back; to be called
- * several times each idle_ns. With idle_ns 0 every free segment goes at once. Returns how many went;
- * their memory is back when receivers have unmapped them, too.
+ * several times each idle_ns. With idle_ns 0 every free segment goes at once. Returns how many
+ * went; their memory is back when receivers have unmapped them, too.
  */
 uint32_t shmring_pool_trim(struct shmring_pool *pool, uint64_t now_ns, uint64_t idle_ns);
 /* Takes up to n numbers of segments retired since (by trim, or by a loan that needed room). */
@@ -115,8 +116,8 @@ uint32_t shmring_pool_take_retired(struct shmring_pool *pool, uint32_t *numbers,
 
 /*
  * Adds a link: the words first_word .. first_word + word_count - 1 of its return board are this
- * pool's (lanes of one sender divide a board between them). The board stays mapped until the link is
- * removed. 0 and the link's number; -EINVAL, -ENOMEM.
+ * pool's (lanes of one sender divide a board between them). The board stays mapped until the link
+ * is removed. 0 and the link's number; -EINVAL, -ENOMEM.
  */
 int shmring_pool_link_add(struct shmring_pool *pool, struct shmring_board *board,
                           uint32_t first_word, uint32_t word_count, uint32_t *link_out);
@@ -137,8 +138,9 @@ int shmring_pool_take_back(struct shmring_pool *pool, uint32_t link,
 /* Looks at the boards, each from its oldest lend up to the first that is still out; `all`: at every
  * lend. Returns how many lends came back. */
 uint32_t shmring_pool_collect(struct shmring_pool *pool, bool all);
-/* Sleeps until something may have come back or until deadline_ns (CLOCK_MONOTONIC), at most some ms.
- * SHMRING_OK: something has come back. SHMRING_E_EMPTY: nothing yet; also when nothing is out. */
+/* Sleeps until something may have come back or until deadline_ns (CLOCK_MONOTONIC), at most some
+ * ms. SHMRING_OK: something has come back. SHMRING_E_EMPTY: nothing yet; also when nothing is out.
+ * */
 int shmring_pool_wait(struct shmring_pool *pool, uint64_t deadline_ns);
 
 /* ---- receiver: the view of one sender's segments -------------------------------------------- */
@@ -181,11 +183,11 @@ void shmring_board_give_back(struct shmring_board *board, uint32_t lend_index, u
 /* ---- forwarding ----------------------------------------------------------------------------- */
 
 /*
- * Makes a held slice a loan of this pool, to be lent to third peers without a copy; takes *held over
- * and gives it back when the last of them has. The third sees a segment of *this* sender (to be
- * announced like any other): it need not know the origin, and trusts nobody new. The segment must
- * have been attached with keep_fd. Receivers of this pool must belong to the trust domain for which
- * the origin made the slice, since they can read all of its segment.
+ * Makes a held slice a loan of this pool, to be lent to third peers without a copy; takes *held
+ * over and gives it back when the last of them has. The third sees a segment of *this* sender (to
+ * be announced like any other): it need not know the origin, and trusts nobody new. The segment
+ * must have been attached with keep_fd. Receivers of this pool must belong to the trust domain for
+ * which the origin made the slice, since they can read all of its segment.
  * On an error *held stays the caller's: -EBADF, -ENOMEM, -EMFILE.
  */
 int shmring_pool_adopt(struct shmring_pool *pool, struct shmring_held *held,
