@@ -151,6 +151,13 @@ public enum RemoteControl {
             guard let peer else { return "" }
             let introduction = try peer.introduction()
             return "\(introduction.itsRing.rawValue)"
+        case "loop":
+            return BrokerThread.loopNames.joined(separator: " ")
+        case "rounds":
+            for _ in 0..<Int(words[1])! { try round(Bus(path: words[0])) }
+            return "\(entries(of: "/proc/self/fd").count)"
+        case "fork":
+            return "\(forkIdleChild())"
         case "close":
             try peer?.connection.goodbye()
             peer = nil
@@ -158,6 +165,28 @@ public enum RemoteControl {
         default:
             return "unknown"
         }
+    }
+
+    /// Everything that a bus's life has, from the first peer to the last.
+    private static func round(_ bus: Bus) throws {
+        let owner = try TestPeer(bus)
+        let asker = try TestPeer(Bus(path: bus.path, isolation: .process))
+        _ = try owner.connection.makeOwnRing()
+        try owner.connection.publish("service", node: 1, access: .sameUser)
+        _ = try? asker.connection.lookUp("service", until: .after(.milliseconds(5)))
+        while case .ringAdded(let offer) = try owner.event() {
+            guard offer.mustAcknowledge else { continue }
+            try owner.connection.acknowledge(offer.ring)
+            break
+        }
+        _ = try asker.connection.lookUp("service", until: .after(.seconds(20)))
+        _ = try asker.connection.linkSocket(to: owner.id)
+        try asker.connection.setRingEvent(asker.introduction().ownRing, eventDescriptor: 0)
+        try asker.connection.goodbye()
+        try owner.connection.goodbye()
+        guard eventually({ BrokerThread.loopNames.isEmpty }) else { throw Bus1Error(.timedOut, "end the broker") }
+        // Its thread closes what it held after it has removed the files.
+        _ = eventually { entries(of: "/proc/self/task").count == 1 }
     }
 
     private static func readLine() -> String? {
@@ -174,6 +203,18 @@ public enum RemoteControl {
         let bytes = Array((line + "\n").utf8)
         _ = write(3, bytes, bytes.count)
     }
+}
+
+/// A child that does nothing for a minute, and its process ID. Swift hides fork, for good reasons.
+private func forkIdleChild() -> Int32 {
+    typealias Fork = @convention(c) () -> Int32
+    let fork = unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)
+    let pid = fork()
+    if pid == 0 {
+        alarm(60)
+        while true { pause() }
+    }
+    return pid
 }
 
 /// The state bits of a pending commit word; the C macro is too much for the importer.

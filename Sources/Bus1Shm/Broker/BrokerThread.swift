@@ -11,6 +11,7 @@ enum BrokerThread {
         let name: String
         let lockName: String
         let process: Int32
+        var loopName = ""
     }
 
     /// Of the brokers that run in this process: one for each bus.
@@ -54,6 +55,10 @@ enum BrokerThread {
             bus1_sys_close_on_fork(lock.rawValue, true)
             bus1_sys_close_on_fork(listening.rawValue, true)
             let start = Unmanaged.passRetained(Start(broker, files: number, lock: lock, atEnd: atEnd))
+            running.withLock { state in
+                guard let index = state.files.firstIndex(where: { $0.number == number }) else { return }
+                state.files[index].loopName = broker.loopName
+            }
             let started = bus1_sys_thread_start("bus1-broker", { BrokerThread.main($0!) }, start.toOpaque())
             guard started == 0 else {
                 start.release()
@@ -64,6 +69,9 @@ enum BrokerThread {
             throw error
         }
     }
+
+    /// On what the brokers of this process wait: "io_uring" or "epoll", for each.
+    static var loopNames: [String] { running.withLock { $0.files.map(\.loopName) } }
 
     static func makeEvent() throws(Bus1Error) -> SharedDescriptor {
         SharedDescriptor(try Broker.create("make an event") { bus1_sys_event_create($0) })
