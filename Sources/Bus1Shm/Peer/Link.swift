@@ -1,4 +1,25 @@
 import CShmRing
+import Synchronization
+
+/// How much of one sender's memory is mapped here at most.
+private let viewLimit_bytes: UInt64 = 1 << 40
+
+/// A link's socket, shared by the lanes.
+final class LinkSocket: Sendable {
+    let descriptor: Descriptor
+    /// The other end, where the two peers are one.
+    private let ownEnd: Descriptor?
+
+    init(_ descriptor: consuming Descriptor, ownEnd: consuming Descriptor? = nil) {
+        self.descriptor = descriptor
+        self.ownEnd = ownEnd
+    }
+
+    func receive() -> LinkPacket.Received? {
+        if ownEnd != nil { return LinkPacket.receive(from: ownEnd!) }
+        return LinkPacket.receive(from: descriptor)
+    }
+}
 
 /// A ring of this peer's own: one trust domain writes into it, this peer reads.
 final class OwnRing {
@@ -36,7 +57,9 @@ final class OwnRing {
 
 /// An introduced pair, seen from this side: the way into the other's ring, the other's outbox, the two
 /// return boards.
-final class Link {
+final class Link: @unchecked Sendable {
+    // @unchecked: lanes read what is fixed after init, and make producers of their own; the rest belongs to the peer's
+    // isolation domain.
     let peer: PeerID
     let account: Account
     let domain: DomainID
@@ -55,6 +78,10 @@ final class Link {
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
     private(set) var event: Descriptor?
     var isDead = false
+    /// For descriptors; made when first needed. Lanes ask, too.
+    let socket = Mutex<LinkSocket?>(nil)
+    /// The other's pool segments, as far as they are mapped here.
+    private var segments: OpaquePointer?
 
     private let ringMapping: Mapping?
     private let ringRaw: shmring_mapping
@@ -134,5 +161,14 @@ final class Link {
         event = consume fresh
     }
 
-    deinit { producer.deallocate() }
+    /// Only the receiving thread. nil: no memory.
+    func view() -> OpaquePointer? {
+        if segments == nil { _ = shmring_view_init(viewLimit_bytes, &segments) }
+        return segments
+    }
+
+    deinit {
+        producer.deallocate()
+        shmring_view_deinit(segments)
+    }
 }

@@ -50,8 +50,7 @@ extension PeerCore {
             let result = shmring_consumer_set_sender(ring.consumer, link.itsIndex, link.outbox, link.lanes)
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
         }
-        linkOfPeer[link.peer] = links.count
-        links.append(link)
+        add(link)
     }
 
     /// Somebody holds a grant to a node of ours from now on.
@@ -95,10 +94,9 @@ extension PeerCore {
         let link = links[index]
         link.isDead = true
         removeGrants { $0.sender == link.itsIndex && Int($0.ring) < rings.count && rings[Int($0.ring)].id == link.ownRing }
-        shmring_lane_forget(lane, link.producer)
         let stamp = Stamp(rawValue: link.outbox.pointee.dead)
         for id in handles.remove(link: index) { notices.append(Notice(kind: .nodeReleased(id), stamp: stamp)) }
-        forgetSlices(of: link)
+        forgetSlices(of: index)
         hasClaimsToBury = true
     }
 

@@ -1,21 +1,156 @@
 import CShmRing
+import Glibc
+
+/// Memory that nobody needed for so long goes back to the kernel.
+private let idleMemory_ns: UInt64 = 60_000_000
+/// In a slot's route: not to a node, but the word that the link's socket has something to read.
+let linkGrant: UInt32 = .max
 
 extension PeerCore {
-    var linkGrant: UInt32 { .max }
-    var hasIdlePools: Bool { false }
-    func readLinkSocket(sender: UInt32, ring: UInt32) {}
-    func dropSlice(of cell: UnsafeMutablePointer<shmring_cell>) {}
-    func resolveSlice(of cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool { false }
-    func forgetSlices(of link: Link) {}
-    func takeLinkSocket(_ peer: PeerID, _ socket: consuming Descriptor) {}
-    func trimPools() {}
-}
-extension Peer {
-    @usableFromInline
-    func sendLong(_ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error) -> Stamp? {
-        throw Bus1Error(.tooLarge, "send")
+    var hasIdlePools: Bool {
+        laneState.pools.values.contains { $0.usage.charged_bytes != 0 || !$0.untold.isEmpty }
     }
-}
-enum Inheritance {
-    static func read() throws(Bus1Error) -> (Bus, Ticket) { throw Bus1Error(.denied, "join") }
+
+    func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
+        guard let entry = handles.entry(id) else { throw Bus1Error.noSuchHandleToSend }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        return entry
+    }
+
+    /// The link's socket for descriptors; made when first needed, under the links' lock, since lanes ask, too.
+    func linkSocket(of link: Link) throws(Bus1Error) -> LinkSocket {
+        if let socket = link.socket.withLock({ $0 }) { return socket }
+        return try socketLock.withLock { _ throws(Bus1Error) in
+            if let socket = link.socket.withLock({ $0 }) { return socket }
+            if link.peer == ownPeer {
+                let socket = try LinkSocket.toItself()
+                link.socket.withLock { $0 = socket }
+                return socket
+            }
+            if let made = try connection.linkSocket(to: link.peer, until: .after(.seconds(5))) {
+                let socket = LinkSocket(made)
+                link.socket.withLock { $0 = socket }
+                return socket
+            }
+            // The other asked first: its end is among the events.
+            try readEvents()
+            guard let socket = link.socket.withLock({ $0 }) else {
+                throw Bus1Error(.severed, "make a link's socket")
+            }
+            return socket
+        }
+    }
+
+    func takeLinkSocket(_ peer: PeerID, _ socket: consuming Descriptor) {
+        guard let index = linkOfPeer[peer] else { return }
+        let socket = LinkSocket(socket)
+        links[index].socket.withLock { if $0 == nil { $0 = socket } }
+    }
+
+    /// Takes in what a sender said over its link's socket: segments made and retired.
+    func readLinkSocket(sender: UInt32, ring: UInt32) {
+        guard let link = link(sender: sender, ring: ring) else { return }
+        if link.socket.withLock({ $0 }) == nil { try? readEvents() }
+        guard let socket = link.socket.withLock({ $0 }) else { return }
+        while var received = socket.receive() {
+            let packet = received.packet
+            switch packet.kind! {
+            case .segment:
+                guard let descriptor = received.descriptor.take(), let view = link.view() else { continue }
+                // A refusal leaves the segment unknown: its messages are dropped then, and counted.
+                _ = shmring_view_attach(view, packet.segment, descriptor.rawValue, packet.byteCount, true)
+            case .retired:
+                if let view = link.view() { _ = shmring_view_detach(view, packet.segment) }
+            }
+        }
+    }
+
+    func link(sender: UInt32, ring: UInt32) -> Link? {
+        guard Int(ring) < rings.count else { return nil }
+        let id = rings[Int(ring)].id
+        return links.first { $0.itsIndex == sender && $0.ownRing == id }
+    }
+
+    private func reference(in message: UnsafePointer<shmring_message>) -> shmring_slice_ref? {
+        guard message.pointee.length == UInt32(MemoryLayout<shmring_slice_ref>.size) else { return nil }
+        return UnsafeRawPointer(shmring_message_body(message)!).load(as: shmring_slice_ref.self)
+    }
+
+    /// Finds the payload of a message that refers to a slice. False: there is none, the message is dropped.
+    func resolveSlice(of cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
+        let message = UnsafePointer(shmring_cell_message(cell)!)
+        guard var reference = reference(in: message),
+            let link = link(sender: message.pointee.sender, ring: message.pointee.ring), let view = link.view()
+        else { return false }
+        var result = shmring_view_hold(view, link.boardIn, &reference, &cell.pointee.held)
+        if result != 0 {
+            readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
+            result = shmring_view_hold(view, link.boardIn, &reference, &cell.pointee.held)
+        }
+        guard result == 0 else {
+            dropSlice(of: cell)
+            return false
+        }
+        let byteCount = Int(cell.pointee.held.byte_count)
+        cell.pointee.byte_count = cell.pointee.held.byte_count
+        guard link.domain == ownDomain else { return copyForeign(cell, byteCount) }
+        cell.pointee.payload = cell.pointee.held.base
+        cell.pointee.owner = Unmanaged.passRetained(link).toOpaque()
+        cell.pointee.give_back = { cell in
+            shmring_held_give_back(&cell!.pointee.held)
+            // The link keeps the return board mapped until here.
+            Unmanaged<Link>.fromOpaque(cell!.pointee.owner).release()
+        }
+        return true
+    }
+
+    /// Another trust domain could still change the bytes: they are copied before anybody reads them.
+    private func copyForeign(_ cell: UnsafeMutablePointer<shmring_cell>, _ byteCount: Int) -> Bool {
+        guard let copy = malloc(max(1, byteCount)) else {
+            shmring_held_give_back(&cell.pointee.held)
+            return false
+        }
+        copy.copyMemory(from: cell.pointee.held.base, byteCount: byteCount)
+        shmring_held_give_back(&cell.pointee.held)
+        cell.pointee.payload = UnsafeRawPointer(copy)
+        cell.pointee.owner = copy
+        cell.pointee.give_back = { cell in free(cell!.pointee.owner) }
+        return true
+    }
+
+    /// A message that goes nowhere: its sender gets the slice back all the same.
+    func dropSlice(of cell: UnsafeMutablePointer<shmring_cell>) {
+        let message = UnsafePointer(shmring_cell_message(cell)!)
+        guard shmring_message_is_slice(message), let reference = reference(in: message),
+            reference.lend_index < SHMRING_LENDS,
+            let link = link(sender: message.pointee.sender, ring: message.pointee.ring)
+        else { return }
+        shmring_board_give_back(link.boardIn, reference.lend_index, reference.lend)
+    }
+
+    /// Everything lent to a dead peer comes back.
+    func forgetSlices(of index: Int) {
+        laneState.forget(link: index, producer: links[index].producer)
+    }
+
+    /// Gives memory back that has been idle, and tells the receivers to unmap it.
+    func trimPools() {
+        guard !laneState.pools.isEmpty else { return }
+        let now = monotonicNow_ns()
+        guard now >= nextTrim_ns else { return }
+        nextTrim_ns = now + idleMemory_ns / 4
+        for pool in laneState.pools.values {
+            pool.trim(now_ns: now, idle_ns: idleMemory_ns)
+            pool.untold.removeAll { untold in
+                guard let link = link(at: untold.link), !link.isDead,
+                    let socket = link.socket.withLock({ $0 })
+                else { return true }
+                var stamp: UInt64 = 0
+                guard (try? LinkPacket(kind: .retired, segment: untold.segment).send(over: socket.descriptor)) != nil,
+                    shmring_producer_send(link.producer, clock, linkGrant, 0, nil, 0, &stamp) == 0
+                else { return false }
+                return true
+            }
+        }
+    }
 }

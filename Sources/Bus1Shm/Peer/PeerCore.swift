@@ -20,11 +20,17 @@ final class PeerCore: @unchecked Sendable {
     let account: Account
     let limits: BusLimits
     let laneCount: UInt32
+    private(set) var poolBytes = 0
 
     let clock: UnsafeMutablePointer<shmring_clock>
     let inbox: UnsafeMutablePointer<shmring_inbox>
     let hot: UnsafeMutablePointer<PeerHot>
     let lane: UnsafeMutablePointer<shmring_lane>
+    /// The peer's own lane. Set at the end of init.
+    private(set) var laneState: LaneState! = nil
+    /// Links whose slices were passed on, in case they are no more in the list.
+    var forwardedFrom: [Link] = []
+    var nextTrim_ns: UInt64 = 0
     let outbox: UnsafeMutablePointer<shmring_outbox>
     private(set) var lanesTaken: UInt32 = 1
 
@@ -33,7 +39,11 @@ final class PeerCore: @unchecked Sendable {
     private let busMapping: Mapping
 
     var rings: [OwnRing] = []
-    var links: [Link] = []
+    /// In the order of introduction; only added to. Lanes read it through ``link(at:)``.
+    private(set) var links: [Link] = []
+    private let linksForLanes = Mutex<[Link]>([])
+    /// Who makes a link's socket.
+    let socketLock = Mutex<Void>(())
     var linkOfPeer: [PeerID: Int] = [:]
     /// Nodes and, under the same lock, every change of the grant tables: a node may be released on any thread.
     let nodes = Mutex(Nodes())
@@ -117,9 +127,22 @@ final class PeerCore: @unchecked Sendable {
         self.outboxMapping = consume outboxMapping
         self.busMapping = consume busMapping
         guard laned == 0 else { throw Bus1Error(result: laned, operation) }
+        laneState = LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
+        poolBytes = options.poolBytes
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         try readEvents()
+    }
+
+    func add(_ link: Link) {
+        linkOfPeer[link.peer] = links.count
+        links.append(link)
+        linksForLanes.withLock { $0.append(link) }
+    }
+
+    /// A link by its place in the list. Any thread.
+    func link(at index: Int) -> Link? {
+        linksForLanes.withLock { $0.indices.contains(index) ? $0[index] : nil }
     }
 
     /// The next free lane's number.

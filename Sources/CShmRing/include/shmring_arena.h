@@ -10,6 +10,7 @@
 #pragma once
 
 #include "shmring_inbox.h"
+#include "shmring_pool.h"
 
 struct shmring_arena;
 
@@ -31,7 +32,7 @@ struct shmring_cell {
     struct shmring_arena *arena;
     void (*give_back)(struct shmring_cell *cell); /* of a slice; NULL for a body */
     void *owner;                                  /* for give_back */
-    struct shmring_slice_ref slice;               /* for give_back */
+    struct shmring_held held;                     /* for give_back */
     struct shmring_message message;               /* its body follows: last */
 };
 

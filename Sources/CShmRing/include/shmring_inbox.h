@@ -260,3 +260,14 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
         shmring_consumer_publish_head(ring, true);
     return SHMRING_OK;
 }
+
+/* For languages that see neither flexible arrays nor macros with casts. */
+SHMRING_INLINE const void *shmring_message_body(const struct shmring_message *message)
+{
+    return message->body;
+}
+
+SHMRING_INLINE uint64_t shmring_header_slice(void)
+{
+    return SHMRING_HEADER_SLICE;
+}

@@ -1,0 +1,187 @@
+import CBus1System
+public import CShmRing
+import Glibc
+
+/// What one sending thread owns: its claim and commit words, its producers, its pools. The peer's own lane is number 0.
+///
+/// NOTE - one thread at a time.
+@usableFromInline
+final class LaneState {
+    /// Whoever owns the lane keeps the core: the core itself owns lane 0.
+    unowned(unsafe) let core: PeerCore
+    let number: UInt32
+    let lane: UnsafeMutablePointer<shmring_lane>
+    var pools: [DomainID: SlicePool] = [:]
+    /// Room for the destinations of one transaction, kept.
+    var legs: [shmring_leg] = []
+    var references: [shmring_slice_ref] = []
+    private let quotaBytes: Int
+    /// By the peer's index of the link. Lane 0 uses those of the links.
+    private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
+    /// Payloads that were copied once more because a destination is of another trust domain.
+    var foreignCopies: UInt64 = 0
+
+    init(core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int) {
+        self.core = core
+        self.number = number
+        self.lane = lane
+        self.quotaBytes = quotaBytes
+    }
+
+    /// This lane's way to where a handle leads.
+    @usableFromInline
+    func producer(_ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
+        guard number != 0 else { return entry.pointee.producer }
+        let index = Int(entry.pointee.link)
+        if index < producers.count, let producer = producers[index] { return producer }
+        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
+        made.initialize(to: shmring_producer())
+        let result = link.initProducer(made, claimWord: shmring_lane_claim_word(lane))
+        guard result == 0 else {
+            made.deallocate()
+            throw Bus1Error(result: result, "send")
+        }
+        while producers.count <= index { producers.append(nil) }
+        producers[index] = made
+        return made
+    }
+
+    func pool(toward domain: DomainID) throws(Bus1Error) -> SlicePool {
+        if let pool = pools[domain] { return pool }
+        let pool = try SlicePool(domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes)
+        pools[domain] = pool
+        return pool
+    }
+
+    // MARK: Slices
+
+    func loan(_ byteCount: Int, toward domain: DomainID, until deadline: Deadline) throws(Bus1Error) -> Slice {
+        precondition(byteCount >= 0, "a slice has no negative size")
+        let pool = try pool(toward: domain)
+        while true {
+            if let raw = try pool.loan(byteCount) { return Slice(raw, byteCount: byteCount, of: pool) }
+            guard !deadline.hasPassed else {
+                let usage = pool.usage
+                throw Bus1Error(
+                    .overQuota, "loan a slice",
+                    refusal: .init(
+                        resource: .bytes, used: Int(usage.used_bytes), limit: Int(usage.quota_bytes),
+                        account: core.account))
+            }
+            _ = shmring_pool_wait(pool.pool, deadline.monotonic_ns)
+        }
+    }
+
+    /// Sends a slice. False: no room now; nothing has happened, the slice is still the caller's.
+    func trySend(
+        _ slice: borrowing Slice, _ entry: UnsafeMutablePointer<HandleEntry>, _ stamp: inout UInt64
+    ) throws(Bus1Error) -> Bool {
+        let producer = try producer(entry)
+        var body = shmring_slice_ref()
+        guard let lent = try lend(slice, to: Int(entry.pointee.link), &body) else { return false }
+        let result = shmring_producer_send(
+            producer, core.clock, entry.pointee.grant, shmring_header_slice(), &body,
+            UInt64(MemoryLayout<shmring_slice_ref>.size), &stamp)
+        guard result != 0 else { return true }
+        _ = shmring_pool_take_back(lent.pool.pool, lent.number, &body)
+        guard result == Int32(SHMRING_E_FULL.rawValue) else { throw Bus1Error(result: result, "send a slice") }
+        return false
+    }
+
+    /// Lends a slice on a link: the link's peer has been given its segment before. nil: all words of the board are out.
+    func lend(
+        _ slice: borrowing Slice, to index: Int, _ reference: inout shmring_slice_ref
+    ) throws(Bus1Error) -> (pool: SlicePool, number: UInt32)? {
+        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        let pool = slice.pool._withUnsafeGuaranteedRef { $0 }
+        guard pool.domain == link.domain, pools[pool.domain] === pool else {
+            throw Bus1Error(.mismatch, "send a slice that was loaned for another trust domain or lane")
+        }
+        let number = try pool.number(of: link, at: index)
+        try announce(slice.raw.segment, of: pool, number: number, to: link)
+        var raw = slice.raw
+        var result = shmring_pool_lend(pool.pool, number, &raw, UInt64(slice.byteCount), &reference)
+        if result == Int32(SHMRING_E_FULL.rawValue) {
+            _ = shmring_pool_collect(pool.pool, true)
+            result = shmring_pool_lend(pool.pool, number, &raw, UInt64(slice.byteCount), &reference)
+        }
+        if result == Int32(SHMRING_E_FULL.rawValue) { return nil }
+        guard result == 0 else { throw Bus1Error(result: result, "lend a slice") }
+        return (pool, number)
+    }
+
+    /// Gives the receiver a segment's descriptor, once.
+    private func announce(
+        _ segment: UInt32, of pool: SlicePool, number: UInt32, to link: Link
+    ) throws(Bus1Error) {
+        guard !shmring_pool_is_announced(pool.pool, number, segment) else { return }
+        var descriptor: Int32 = -1
+        var byteCount: UInt64 = 0
+        var result = shmring_pool_segment(pool.pool, segment, &descriptor, &byteCount)
+        guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
+        let socket = try core.linkSocket(of: link)
+        try LinkPacket(kind: .segment, segment: segment, byteCount: byteCount)
+            .send(over: socket.descriptor, descriptor: descriptor)
+        result = shmring_pool_announced(pool.pool, number, segment)
+        guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
+    }
+
+    /// Copies bytes that do not fit a slot into a slice and sends that. nil: no room now.
+    @usableFromInline
+    func sendLong(
+        _ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>
+    ) throws(Bus1Error) -> UInt64? {
+        guard let link = core.link(at: Int(entry.pointee.link)) else { throw Bus1Error.noSuchHandleToSend }
+        let slice = try loan(count, toward: link.domain, until: .now)
+        slice.raw.base.copyMemory(from: bytes!, byteCount: count)
+        var stamp: UInt64 = 0
+        guard try trySend(slice, entry, &stamp) else { return nil }
+        slice.end()
+        return stamp
+    }
+
+    /// Sends a slice, which the caller has not got any more whatever happens. Waits for room.
+    func send(
+        _ slice: consuming Slice, _ handle: HandleID, until deadline: Deadline
+    ) throws(Bus1Error) -> UInt64 {
+        var turn = 0
+        var stamp: UInt64 = 0
+        while true {
+            let entry = try core.usableEntry(handle)
+            if let link = core.link(at: Int(entry.pointee.link)),
+                link.domain != slice.pool._withUnsafeGuaranteedRef({ $0.domain })
+            {
+                // Payloads for different domains never share a segment, or one could read the other's.
+                foreignCopies += 1
+                let copy = try loan(slice.byteCount, toward: link.domain, until: deadline)
+                copy.raw.base.copyMemory(from: slice.raw.base, byteCount: slice.byteCount)
+                slice = copy
+                continue
+            }
+            if try trySend(slice, entry, &stamp) {
+                slice.end()
+                return stamp
+            }
+            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send a slice") }
+            turn += 1
+            if turn < 64 {
+                shmring_pause()
+            } else {
+                let producer = try producer(entry)
+                _ = shmring_producer_wait(
+                    producer, producer.pointee.unicast_room,
+                    Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
+            }
+        }
+    }
+
+    /// A link's peer is gone.
+    func forget(link index: Int, producer linkProducer: UnsafeMutablePointer<shmring_producer>) {
+        let producer = number == 0 ? linkProducer : index < producers.count ? producers[index] : nil
+        if let producer { shmring_lane_forget(lane, producer) }
+        for pool in pools.values { pool.forget(link: index) }
+    }
+
+    deinit { for producer in producers { producer?.deallocate() } }
+}

@@ -1,0 +1,157 @@
+import CShmRing
+
+extension Peer {
+    /// Sends a copy of some bytes to each of several nodes, at one instant or not at all: whoever gets it gets it at the
+    /// same place of one order. Waits for room in all rings.
+    ///
+    /// - Parameter handles: 256 at most, each held by this peer, none twice. None: nothing happens.
+    /// - Throws: `noSuchHandle`, `nodeReleased`, `duplicateDestination`, `tooLarge`, `timedOut`, `severed`; nothing has
+    ///   happened then.
+    @discardableResult
+    public func send(
+        _ bytes: RawSpan, to handles: [HandleID], until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        try core.laneState.sendToAll(bytes, handles, until: deadline)
+    }
+
+    /// The same, with a list that needs no allocation.
+    @inlinable
+    @discardableResult
+    public func send<let count: Int>(
+        _ bytes: RawSpan, to handles: InlineArray<count, HandleID>, until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        try sendToAll(bytes, handles.span, until: deadline)
+    }
+
+    @usableFromInline
+    func sendToAll(
+        _ bytes: RawSpan, _ handles: Span<HandleID>, until deadline: Deadline
+    ) throws(Bus1Error) -> Stamp {
+        try core.laneState.sendToAll(bytes, handles, until: deadline)
+    }
+}
+
+extension LaneState {
+    func sendToAll(_ bytes: RawSpan, _ handles: [HandleID], until deadline: Deadline) throws(Bus1Error) -> Stamp {
+        try sendToAll(bytes, handles.span, until: deadline)
+    }
+
+    func sendToAll(
+        _ bytes: RawSpan, _ handles: Span<HandleID>, until deadline: Deadline
+    ) throws(Bus1Error) -> Stamp {
+        try core.requireOpen("send to several nodes")
+        guard handles.count <= Int(SHMRING_CLAIM_WORDS) else { throw Bus1Error(.tooLarge, "send to several nodes") }
+        for i in handles.indices {
+            for j in 0..<i where handles[i] == handles[j] {
+                throw Bus1Error(.duplicateDestination, "send to several nodes")
+            }
+        }
+        while legs.count < handles.count { legs.append(shmring_leg()) }
+        let isShort = try fillLegs(handles, bytes.byteCount)
+        if isShort {
+            return try bytes.withUnsafeBytes { buffer throws(Bus1Error) in
+                for i in handles.indices {
+                    legs[i].body = buffer.baseAddress
+                    legs[i].length = UInt32(buffer.count)
+                    legs[i].bits = 0
+                }
+                return try commit(handles, until: deadline)
+            }
+        }
+        return try sendLongToAll(bytes, handles, until: deadline)
+    }
+
+    /// True when the payload fits a slot of every destination.
+    private func fillLegs(_ handles: Span<HandleID>, _ byteCount: Int) throws(Bus1Error) -> Bool {
+        var isShort = true
+        for i in handles.indices {
+            let entry = try core.usableEntry(handles[i])
+            let producer = try producer(entry)
+            legs[i].producer = producer
+            legs[i].grant = entry.pointee.grant
+            isShort = isShort && byteCount <= Int(producer.pointee.body_bytes)
+        }
+        return isShort
+    }
+
+    /// One slice for each trust domain, lent to each of its destinations.
+    private func sendLongToAll(
+        _ bytes: RawSpan, _ handles: Span<HandleID>, until deadline: Deadline
+    ) throws(Bus1Error) -> Stamp {
+        var slices: [DomainID: shmring_slice] = [:]
+        var lent: [(pool: SlicePool, number: UInt32)] = []
+        references = Array(repeating: shmring_slice_ref(), count: handles.count)
+        defer { for (domain, slice) in slices { pools[domain]!.end(slice) } }
+        do throws(Bus1Error) {
+            for i in handles.indices {
+                let index = Int(try core.usableEntry(handles[i]).pointee.link)
+                guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+                let pool = try pool(toward: link.domain)
+                if slices[link.domain] == nil {
+                    let slice = try loan(bytes.byteCount, toward: link.domain, until: deadline)
+                    bytes.withUnsafeBytes { slice.raw.base.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+                    slices[link.domain] = slice.takeRaw()
+                }
+                while true {
+                    let slice = Slice(slices[link.domain]!, byteCount: bytes.byteCount, of: pool)
+                    let one = Result { () throws(Bus1Error) in try lend(slice, to: index, &references[i]) }
+                    _ = slice.takeRaw()
+                    if let one = try one.get() {
+                        lent.append(one)
+                        break
+                    }
+                    guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send to several nodes") }
+                    _ = shmring_pool_wait(pool.pool, Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
+                }
+            }
+            return try references.withUnsafeBufferPointer { references throws(Bus1Error) in
+                for i in handles.indices {
+                    legs[i].body = UnsafeRawPointer(references.baseAddress! + i)
+                    legs[i].length = UInt32(MemoryLayout<shmring_slice_ref>.size)
+                    legs[i].bits = shmring_header_slice()
+                }
+                return try commit(handles, until: deadline)
+            }
+        } catch {
+            for (i, one) in lent.enumerated() { _ = shmring_pool_take_back(one.pool.pool, one.number, &references[i]) }
+            throw error
+        }
+    }
+
+    /// Commits the legs, again and again until there is room everywhere or the deadline has passed.
+    private func commit(_ handles: Span<HandleID>, until deadline: Deadline) throws(Bus1Error) -> Stamp {
+        var stamp: UInt64 = 0
+        var attempt: UInt64 = 0
+        while true {
+            var failed: UInt32 = 0
+            let result = legs.withUnsafeMutableBufferPointer { legs in
+                shmring_transaction_commit(
+                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, &stamp, &failed)
+            }
+            switch result {
+            case 0: return Stamp(rawValue: stamp)
+            case Int32(SHMRING_E_ABORTED.rawValue): continue
+            case Int32(SHMRING_E_FULL.rawValue): break
+            default: throw Bus1Error(result: result, "send to several nodes")
+            }
+            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send to several nodes") }
+            attempt += 1
+            let producer = legs[Int(failed)].producer!
+            // A dead receiver makes no more room: every destination is looked at anew.
+            for i in handles.indices { _ = try core.usableEntry(handles[i]) }
+            // Two that get into each other's way meet again at different times.
+            for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
+            if attempt > 16 {
+                _ = shmring_producer_wait(
+                    producer, producer.pointee.capacity,
+                    Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
+            }
+        }
+    }
+
+    private func stampNoise(_ attempt: UInt64) -> UInt64 {
+        var x = shmring_clock_now(core.clock) &+ attempt &* 0x9e37_79b9_7f4a_7c15
+        x ^= x >> 29
+        return x &* 0xbf58_476d_1ce4_e5b9 >> 32
+    }
+}

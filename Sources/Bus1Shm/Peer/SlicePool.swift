@@ -1,0 +1,109 @@
+import CShmRing
+import Synchronization
+
+/// Payload memory of one lane toward one trust domain.
+///
+/// NOTE - the lane's thread uses it; only ``endLater(_:)`` may be called on any.
+final class SlicePool: @unchecked Sendable {
+    // @unchecked: one thread, but for the list under its lock.
+    let domain: DomainID
+    let pool: OpaquePointer
+    private let lane: UInt32
+    private let laneCount: UInt32
+    /// The pool's number of each link that it has lent on, by the peer's index of the link.
+    private var linkNumbers: [Int: UInt32] = [:]
+    /// Withdrawn segments whose receivers could not be told yet.
+    var untold: [(link: Int, segment: UInt32)] = []
+    private let ended = Mutex<[Ended]>([])
+
+    private struct Ended: @unchecked Sendable {
+        // @unchecked: a plain description of memory that nobody uses any more.
+        let slice: shmring_slice
+    }
+
+    init(domain: DomainID, lane: UInt32, laneCount: UInt32, quotaBytes: Int) throws(Bus1Error) {
+        self.domain = domain
+        self.lane = lane
+        self.laneCount = laneCount
+        var options = shmring_pool_options()
+        options.quota_bytes = UInt64(quotaBytes)
+        options.lane = lane
+        options.placement.numa_node = -1
+        var made: OpaquePointer?
+        let result = shmring_pool_init(&options, &made)
+        guard result == 0, let made else { throw Bus1Error(result: result, "make a pool") }
+        pool = made
+    }
+
+    /// A slice of at least that size. nil: the quota is in use.
+    func loan(_ byteCount: Int) throws(Bus1Error) -> shmring_slice? {
+        endEnded()
+        var slice = shmring_slice()
+        let result = shmring_pool_loan(pool, UInt64(byteCount), &slice)
+        switch result {
+        case 0: return slice
+        case Int32(SHMRING_E_FULL.rawValue): return nil
+        default: throw Bus1Error(result: result, "loan a slice")
+        }
+    }
+
+    func end(_ slice: shmring_slice) {
+        var slice = slice
+        shmring_pool_end(pool, &slice)
+    }
+
+    /// Ends a loan from any thread: the pool's own does it with its next loan.
+    func endLater(_ slice: shmring_slice) { ended.withLock { $0.append(Ended(slice: slice)) } }
+
+    private func endEnded() {
+        let slices = ended.withLock { list in
+            defer { list.removeAll(keepingCapacity: true) }
+            return list
+        }
+        for one in slices { end(one.slice) }
+    }
+
+    /// The pool's number of a link; lanes divide its return board between them.
+    func number(of link: Link, at index: Int) throws(Bus1Error) -> UInt32 {
+        if let number = linkNumbers[index] { return number }
+        let words = UInt32(SHMRING_LENDS) / laneCount
+        var number: UInt32 = 0
+        let result = shmring_pool_link_add(pool, link.boardOut, lane * words, words, &number)
+        guard result == 0 else { throw Bus1Error(result: result, "lend a slice") }
+        linkNumbers[index] = number
+        return number
+    }
+
+    /// The receiver is gone: everything lent to it comes back.
+    func forget(link index: Int) {
+        guard let number = linkNumbers.removeValue(forKey: index) else { return }
+        _ = shmring_pool_link_remove(pool, number)
+        untold.removeAll { $0.link == index }
+    }
+
+    /// Gives segments back that were idle for so long; which receivers are to be told of which.
+    func trim(now_ns: UInt64, idle_ns: UInt64) {
+        endEnded()
+        _ = shmring_pool_collect(pool, true)
+        guard shmring_pool_trim(pool, now_ns, idle_ns) != 0 else { return }
+        withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 64) { numbers in
+            while true {
+                let count = Int(shmring_pool_take_retired(pool, numbers.baseAddress, 64))
+                guard count > 0 else { return }
+                for segment in numbers[..<count] {
+                    for (index, number) in linkNumbers where shmring_pool_withdraw(pool, number, segment) {
+                        untold.append((link: index, segment: segment))
+                    }
+                }
+            }
+        }
+    }
+
+    var usage: shmring_pool_usage {
+        var usage = shmring_pool_usage()
+        shmring_pool_usage(pool, &usage)
+        return usage
+    }
+
+    deinit { shmring_pool_deinit(pool) }
+}

@@ -1,0 +1,206 @@
+import Bus1Shm
+import Glibc
+import Testing
+
+/// A bus of a test's own, in a directory that goes with it.
+final class TestBus {
+    let directory: String
+    let bus: Bus
+
+    init(isolation: Bus.Isolation = .user) {
+        var template = Array("/tmp/bus1-test-XXXXXX".utf8CString)
+        directory = String(cString: mkdtemp(&template))
+        bus = Bus(path: directory + "/bus", isolation: isolation)
+    }
+
+    deinit {
+        unlink(directory + "/bus")
+        unlink(directory + "/bus.lock")
+        rmdir(directory)
+    }
+}
+
+struct Order: BitwiseCopyable, Equatable {
+    var id: UInt64
+    var price: Int64
+}
+
+extension Peer {
+    /// The next message; fails on a notice.
+    func nextMessage(until deadline: Deadline = .after(.seconds(5))) throws -> Message {
+        switch try receive(until: deadline) {
+        case .message(let message): return message
+        case .notice(let notice): throw PeerTestFailure("notice \(notice)")
+        }
+    }
+}
+
+func held(_ handle: consuming Handle?) throws -> Handle {
+    guard let handle else { throw PeerTestFailure("no such handle") }
+    return handle
+}
+
+struct PeerTestFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct PeerTests {
+    @Test func aMessageReachesTheNodeItIsSentTo() throws {
+        let test = TestBus()
+        let peer = try Peer(on: test.bus)
+        let node = try peer.makeNode(tag: 42)
+        let handle = try peer.makeHandle(to: node)
+        let stamp = try peer.send(Order(id: 7, price: 4200), to: handle)
+        let message = try peer.nextMessage()
+        #expect(message.node == node.id)
+        #expect(message.tag == 42)
+        #expect(message.stamp == stamp)
+        #expect(message.sender == peer.account)
+        #expect(message.sender.pid == getpid())
+        #expect(try message.load(as: Order.self) == Order(id: 7, price: 4200))
+        #expect(try peer.tryReceive() == nil)
+    }
+
+    @Test func aPublishedNodeIsFoundByName() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let other = try Peer(on: test.bus)
+        let exchange = try other.lookUp("exchange", until: .after(.seconds(5)))
+        for i in 0..<3000 {
+            try other.send(UInt64(i), to: exchange, until: .after(.seconds(1)))
+            let message = try owner.nextMessage()
+            #expect(try message.load(as: UInt64.self) == UInt64(i))
+        }
+    }
+
+    @Test func aLongPayloadArrivesWhole() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let sender = try Peer(on: test.bus)
+        let id = try owner.give(node, to: sender)
+        let handle = try held(sender.adopt(id))
+        for size in [0, 1, 104, 105, 4096, 100_000, 3_000_000] {
+            let bytes = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+            try sender.send(bytes.span.bytes, to: handle)
+            let message = try owner.nextMessage()
+            let same = message.payload.withUnsafeBytes { $0.elementsEqual(bytes) }
+            #expect(same, "size \(size)")
+            var slice = try sender.loan(size)
+            var room = slice.bytes
+            room.withUnsafeMutableBytes { $0.copyBytes(from: bytes) }
+            try sender.send(slice, to: handle)
+            let loaned = try owner.nextMessage()
+            let sameLoaned = loaned.payload.withUnsafeBytes { $0.elementsEqual(bytes) }
+            #expect(sameLoaned, "loaned, size \(size)")
+        }
+    }
+
+    @Test func aMessageOutlivesItsPeer() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let handle = try owner.makeHandle(to: node)
+        let bytes = [UInt8](repeating: 9, count: 50_000)
+        try owner.send(bytes.span.bytes, to: handle)
+        try owner.send(UInt64(5), to: handle)
+        let long = try owner.nextMessage()
+        let short = try owner.nextMessage()
+        owner.close()
+        #expect(long.payload.withUnsafeBytes { $0.elementsEqual(bytes) })
+        #expect(try short.load(as: UInt64.self) == 5)
+    }
+
+    @Test func aReleasedHandleSendsNoMore() throws {
+        let test = TestBus()
+        let peer = try Peer(on: test.bus)
+        let node = try peer.makeNode()
+        let id = try peer.makeHandle(to: node).detach()
+        try peer.trySend(UInt64(1), to: id)
+        try peer.release(id)
+        #expect(throws: Bus1Error.self) { try peer.trySend(UInt64(2), to: id) }
+        #expect(try peer.nextMessage().load(as: UInt64.self) == 1)
+        #expect(try peer.tryReceive() == nil)
+    }
+
+    @Test func aHandleOfAnotherPeerIsRefused() throws {
+        let test = TestBus()
+        let a = try Peer(on: test.bus)
+        let b = try Peer(on: test.bus)
+        let node = try a.makeNode()
+        let handle = try a.makeHandle(to: node)
+        #expect(throws: Bus1Error.self) { try b.send(UInt64(1), to: handle) }
+        #expect(throws: Bus1Error.self) { try b.trySend(UInt64(1), to: handle.id) }
+    }
+
+    @Test func severalNodesGetItAtOneStamp() throws {
+        let test = TestBus()
+        let sender = try Peer(on: test.bus)
+        var receivers: [PeerBox] = []
+        var handles: [HandleID] = []
+        for _ in 0..<4 {
+            let peer = try Peer(on: test.bus)
+            let node = try peer.makeNode()
+            handles.append(try peer.give(node, to: sender))
+            receivers.append(PeerBox(peer, node))
+        }
+        for size in [8, 50_000] {
+            let bytes = [UInt8](repeating: 3, count: size)
+            let stamp = try sender.send(bytes.span.bytes, to: handles)
+            for receiver in receivers {
+                let message = try receiver.peer.nextMessage()
+                #expect(message.stamp == stamp)
+                #expect(message.byteCount == size)
+            }
+        }
+        #expect(throws: Bus1Error.self) { try sender.send([1].span.bytes, to: [handles[0], handles[0]]) }
+    }
+
+    @Test func aForwardedPayloadIsNotCopied() throws {
+        let test = TestBus()
+        let first = try Peer(on: test.bus)
+        let second = try Peer(on: test.bus)
+        let third = try Peer(on: test.bus)
+        let secondNode = try second.makeNode()
+        let thirdNode = try third.makeNode()
+        let toSecond = try held(first.adopt(try second.give(secondNode, to: first)))
+        let toThird = try held(second.adopt(try third.give(thirdNode, to: second)))
+        for round in 0..<20 {
+            var slice = try first.loan(200_000)
+            var room = slice.bytes
+            _ = room.withUnsafeMutableBytes { $0.initializeMemory(as: UInt8.self, repeating: UInt8(round)) }
+            try first.send(slice, to: toSecond)
+            let forwarded = try second.forward(try second.nextMessage())
+            try second.send(forwarded, to: toThird)
+            let message = try third.nextMessage()
+            #expect(message.payload.withUnsafeBytes { $0.allSatisfy { $0 == UInt8(round) } && $0.count == 200_000 })
+        }
+    }
+
+    @Test func aLaneSendsFromAnotherThread() async throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let handle = try owner.makeHandle(to: node)
+        let lane = try owner.lane()
+        let sending = Task.detached {
+            for i in 0..<10_000 { try lane.send(UInt64(i), to: handle, until: .after(.seconds(10))) }
+        }
+        for i in 0..<10_000 { #expect(try owner.nextMessage().load(as: UInt64.self) == UInt64(i)) }
+        try await sending.value
+    }
+}
+
+/// Arrays take no noncopyable elements.
+final class PeerBox {
+    let peer: Peer
+    let node: Node
+    init(_ peer: consuming Peer, _ node: consuming Node) {
+        self.peer = peer
+        self.node = node
+    }
+}
