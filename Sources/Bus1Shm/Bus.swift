@@ -1,7 +1,7 @@
 /// An address and a policy; holds nothing, connects to nothing.
 public struct Bus: Sendable, Hashable {
-    /// The bus of this user: `$BUS1_PATH`, else `$XDG_RUNTIME_DIR/bus1/bus`, else `bus` in the directory `bus1-UID` of
-    /// /tmp.
+    /// The bus of this user: `$BUS1_PATH`, else `$XDG_RUNTIME_DIR/bus1/bus`, else `bus` in the
+    /// directory `bus1-UID` of /tmp.
     public static let `default` = Bus(path: "")
 
     /// Which processes share a ring: those that could already harm each other.
@@ -14,8 +14,10 @@ public struct Bus: Sendable, Hashable {
 
     /// Of the broker's socket; empty for the default.
     public let path: String
+    /// With whom the peers that are made on it share rings.
     public let isolation: Isolation
 
+    /// Names a bus. The directory of the path must exist; the default's is made when it is needed.
     public init(path: String, isolation: Isolation = .user) {
         self.path = path
         self.isolation = isolation

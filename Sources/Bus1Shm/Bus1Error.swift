@@ -1,7 +1,8 @@
 /// The only error type of the library.
 ///
-/// An error says what kind of thing went wrong (``code``), in which operation, what the kernel said if it was the
-/// kernel that refused, and, for quotas, what was refused. Full and empty are results, never errors.
+/// An error says what kind of thing went wrong (``code``), in which operation, what the kernel said
+/// if it was the kernel that refused, and, for quotas, what was refused. Full and empty are
+/// results, never errors.
 public struct Bus1Error: Error, Sendable {
     /// What kind of thing went wrong. The caller decides by this.
     public enum Code: UInt32, Sendable {
@@ -21,7 +22,8 @@ public struct Bus1Error: Error, Sendable {
         case cancelled = 7
         /// The peer was closed.
         case shutDown = 8
-        /// The other side broke the rules, or went away in the middle: the link or connection is cut.
+        /// The other side broke the rules, or went away in the middle: the link or connection is
+        /// cut.
         case severed = 9
         /// An access rule, or the owner or mode of a file, says no.
         case denied = 10

@@ -60,7 +60,7 @@ bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, 
 void shmring_outbox_attend(const struct shmring_mapping *outbox)
 {
     struct shmring_outbox *shared = outbox->base;
-    /* SYNC B2 acq_rel, pairs with B3, the receiver's reading of attention: who sees the new count
+    /* SYNC B2 acq_rel, pairs with E1 in PeerCore.readEvents: who sees the new count
      * finds what was put on its socket before. */
     (void)shmring_fetch_add_acq_rel_u32(&shared->attention, 1);
     (void)syscall(SYS_futex, &shared->attention, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

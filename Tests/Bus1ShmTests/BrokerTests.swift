@@ -57,9 +57,11 @@ struct BrokerTests {
             let added = try owner.holderAdded()
             #expect(added.node == 77 && added.number == grant.number && added.holder == asker.id)
             #expect(owner.attention != before)
-            // The ring is one memory; the other's outbox can be read, and not written even through a new descriptor.
+            // The ring is one memory; the other's outbox can be read, and not written even through
+            // a new descriptor.
             var ring = try TestPeer.map(atAsker.ring!, SHMRING_SEGMENT_RING, SHMRING_READ_WRITE)
-            var outbox = try TestPeer.map(atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+            var outbox = try TestPeer.map(
+                atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
             #expect(throws: Bus1Error.self) {
                 _ = try TestPeer.map(atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
             }
@@ -78,8 +80,8 @@ struct BrokerTests {
             let remote = try RemotePeer()
             #expect(remote.ask("open \(bus.path)")?.hasPrefix("ok") == true)
             remote.begin("lookup late 20000")
-            // It has asked when its look-up is refused to us as one too many would be: nothing else shows it, so publish
-            // a while later and early alike.
+            // It has asked when its look-up is refused to us as one too many would be: nothing else
+            // shows it, so publish a while later and early alike.
             try owner.connection.publish("late", node: 5, access: .sameUser)
             #expect(remote.answer()?.hasPrefix("ok \(owner.id.rawValue) ") == true)
             #expect(try owner.holderAdded().node == 5)
@@ -130,7 +132,8 @@ struct BrokerTests {
             #expect(remote.ask("open \(bus.path)") != nil)
             #expect(remote.ask("lookup service 20000")?.hasPrefix("ok") == true)
             let introduction = try owner.introduction()
-            var outbox = try TestPeer.map(introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+            var outbox = try TestPeer.map(
+                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
             defer { shmring_segment_unmap(&outbox) }
             #expect(remote.ask("pend") == "ok ")
             let before = owner.attention
@@ -139,8 +142,11 @@ struct BrokerTests {
             #expect(eventually { owner.attention != before })
             let dead = outbox.base.assumingMemoryBound(to: shmring_outbox.self).pointee.dead
             let page = owner.busPage.base.assumingMemoryBound(to: shmring_bus_page.self).pointee
-            #expect(dead != 0 && dead == page.death && page.dead_peer == UInt64(introduction.peer.rawValue))
-            let commits = (outbox.base + MemoryLayout<shmring_outbox>.size).assumingMemoryBound(to: UInt64.self)
+            #expect(
+                dead != 0 && dead == page.death
+                    && page.dead_peer == UInt64(introduction.peer.rawValue))
+            let commits = (outbox.base + MemoryLayout<shmring_outbox>.size).assumingMemoryBound(
+                to: UInt64.self)
             #expect(commits[3] == 1 << 62 | 5 << 32)
         }
     }
@@ -156,7 +162,9 @@ struct BrokerTests {
             let living = try TestPeer(bus)
             _ = try living.connection.lookUp("service", until: .never)
             #expect(dying.ask("claim \(ring.rawValue) 4294967295") == "ok ")
-            let ask = { (position: UInt64) in try owner.connection.askToBury(ring, position: position).mayBury }
+            let ask = { (position: UInt64) in
+                try owner.connection.askToBury(ring, position: position).mayBury
+            }
             #expect(try !ask(4_294_967_295))
             dying.kill()
             _ = try owner.died()
@@ -175,11 +183,14 @@ struct BrokerTests {
             let holder = try TestPeer(bus)
             try owner.connection.grant(GrantNumber(rawValue: 4), node: 9, to: holder.id)
             let granted = try holder.granted()
-            #expect(granted.grant.owner == owner.id && granted.grant.number.rawValue == 4 && granted.ordinal == nil)
+            #expect(
+                granted.grant.owner == owner.id && granted.grant.number.rawValue == 4
+                    && granted.ordinal == nil)
             #expect(try owner.introduction().peer == holder.id)
             try owner.connection.grant(GrantNumber(rawValue: 5), node: 9, to: owner.id)
             let own = try owner.introduction()
-            #expect(own.peer == owner.id && own.ring == nil && own.outbox == nil && own.boardIn == nil)
+            #expect(
+                own.peer == owner.id && own.ring == nil && own.outbox == nil && own.boardIn == nil)
             #expect(own.ownRing == own.itsRing && own.ownIndex == own.itsIndex)
         }
     }
@@ -191,16 +202,21 @@ struct BrokerTests {
             try third.connection.publish("third", node: 30, access: .sameUser)
             let held = try parent.connection.lookUp("third", until: .never)
             let ticket = try parent.connection.makeTicket([
-                .own(node: 8, number: GrantNumber(rawValue: 1)), .held(owner: third.id, number: held.number),
+                .own(node: 8, number: GrantNumber(rawValue: 1)),
+                .held(owner: third.id, number: held.number),
             ])
             let child = try TestPeer(bus, ControlOptions(ticket: ticket))
             #expect(child.grantsOfTicket == 2)
             let first = try child.granted()
             let second = try child.granted()
-            #expect(first.ordinal == 0 && first.grant.owner == parent.id && first.grant.number.rawValue == 1)
+            #expect(
+                first.ordinal == 0 && first.grant.owner == parent.id
+                    && first.grant.number.rawValue == 1)
             #expect(second.ordinal == 1 && second.grant.owner == third.id && second.failure == nil)
             #expect(try parent.holderAdded().holder == child.id)
-            let again = #expect(throws: Bus1Error.self) { try TestPeer(bus, ControlOptions(ticket: ticket)) }
+            let again = #expect(throws: Bus1Error.self) {
+                try TestPeer(bus, ControlOptions(ticket: ticket))
+            }
             #expect(again?.code == .denied)
             #expect(try !parent.connection.cancelTicket(ticket))
             let other = try parent.connection.makeTicket([])
@@ -234,7 +250,9 @@ struct BrokerTests {
         try withBus { bus in
             let a = try TestPeer(bus)
             let b = try TestPeer(bus)
-            let strange = #expect(throws: Bus1Error.self) { _ = try a.connection.linkSocket(to: b.id) }
+            let strange = #expect(throws: Bus1Error.self) {
+                _ = try a.connection.linkSocket(to: b.id)
+            }
             #expect(strange?.code == .nodeReleased)
             try a.connection.grant(GrantNumber(rawValue: 1), node: 1, to: b.id)
             let end = try #require(try a.connection.linkSocket(to: b.id)?.take())

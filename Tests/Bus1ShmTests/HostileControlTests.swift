@@ -11,56 +11,93 @@ import Testing
 struct HostileControlTests {
     /// Packets that must end the connection of a peer that has joined.
     static let malformed: [(String, [UInt8])] = {
-        func header(_ kind: ControlKind, request: UInt32 = 9, byteCount: Int? = nil, roles: UInt32 = 0, body: [UInt8] = [])
+        func header(
+            _ kind: ControlKind, request: UInt32 = 9, byteCount: Int? = nil, roles: UInt32 = 0,
+            body: [UInt8] = []
+        )
             -> [UInt8]
         {
             let header = ControlHeader(
-                kind: kind.rawValue, request: request, status: 0, byteCount: UInt32(byteCount ?? 24 + body.count),
+                kind: kind.rawValue, request: request, status: 0,
+                byteCount: UInt32(byteCount ?? 24 + body.count),
                 roles: ControlRoles(rawValue: roles))
             return withUnsafeBytes(of: header) { Array($0) } + body
         }
-        func bytes<T: BitwiseCopyable>(_ value: T) -> [UInt8] { withUnsafeBytes(of: value) { Array($0) } }
+        func bytes<T: BitwiseCopyable>(_ value: T) -> [UInt8] {
+            withUnsafeBytes(of: value) { Array($0) }
+        }
         let name = Array("x".utf8)
         return [
             ("one byte", [1]),
             ("half a header", Array(header(.publish).prefix(12))),
             ("a length that lies", header(.ownRing, byteCount: 25)),
-            ("a kind that is none", bytes(ControlHeader(kind: 77, request: 9, status: 0, byteCount: 24, roles: []))),
+            (
+                "a kind that is none",
+                bytes(ControlHeader(kind: 77, request: 9, status: 0, byteCount: 24, roles: []))
+            ),
             ("a kind of the broker's", header(.introduced)),
             ("no request number", header(.ownRing, request: 0)),
-            ("hello a second time", header(.hello, body: [UInt8](repeating: 0, count: MemoryLayout<HelloBody>.size))),
-            ("descriptors announced that did not come", header(.ringEvent, roles: 1 << 6, body: [UInt8](repeating: 0, count: 24))),
+            (
+                "hello a second time",
+                header(.hello, body: [UInt8](repeating: 0, count: MemoryLayout<HelloBody>.size))
+            ),
+            (
+                "descriptors announced that did not come",
+                header(.ringEvent, roles: 1 << 6, body: [UInt8](repeating: 0, count: 24))
+            ),
             ("roles that are none", header(.ownRing, roles: 1 << 20)),
             (
                 "a name longer than the packet",
-                header(.publish, body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 255)) + name)
+                header(
+                    .publish,
+                    body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 255))
+                        + name)
             ),
             (
                 "a name of no length",
-                header(.publish, body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 0)))
+                header(
+                    .publish,
+                    body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 0)))
             ),
             (
                 "a name that is no text",
-                header(.publish, body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 1)) + [0xff])
+                header(
+                    .publish,
+                    body: bytes(PublishBody(node: 1, access: 1, userCount: 0, nameLength: 1)) + [
+                        0xff
+                    ])
             ),
             (
                 "more users than there may be",
-                header(.publish, body: bytes(PublishBody(node: 1, access: 2, userCount: .max, nameLength: 1)) + name)
+                header(
+                    .publish,
+                    body: bytes(PublishBody(node: 1, access: 2, userCount: .max, nameLength: 1))
+                        + name)
             ),
             (
                 "an access rule that is none",
-                header(.publish, body: bytes(PublishBody(node: 1, access: 9, userCount: 0, nameLength: 1)) + name)
+                header(
+                    .publish,
+                    body: bytes(PublishBody(node: 1, access: 9, userCount: 0, nameLength: 1)) + name
+                )
             ),
-            ("somebody else's ring", header(.bury, body: bytes(BuryBody(ring: 12345, position: 0)))),
+            (
+                "somebody else's ring",
+                header(.bury, body: bytes(BuryBody(ring: 12345, position: 0)))
+            ),
             (
                 "a grant numbered as the broker does",
                 header(.grant, body: bytes(GrantBody(node: 1, number: 1 << 31, holder: 1)))
             ),
             (
                 "more ticket items than the packet has",
-                header(.ticket, body: bytes(TicketBody(count: 32)) + [UInt8](repeating: 0, count: 16))
+                header(
+                    .ticket, body: bytes(TicketBody(count: 32)) + [UInt8](repeating: 0, count: 16))
             ),
-            ("the longest packet, full of ones", [UInt8](repeating: 0xff, count: controlMessageBytesMax)),
+            (
+                "the longest packet, full of ones",
+                [UInt8](repeating: 0xff, count: controlMessageBytesMax)
+            ),
             ("a packet that is too long", [UInt8](repeating: 0, count: controlMessageBytesMax + 1)),
         ]
     }()
@@ -71,12 +108,15 @@ struct HostileControlTests {
         try withBus { bus in
             let witness = try TestPeer(bus)
             let liar = try TestPeer(bus)
-            #expect(bus1_sys_socket_send(liar.connection.descriptor, packet, packet.count, nil, 0) == 0)
+            #expect(
+                bus1_sys_socket_send(liar.connection.descriptor, packet, packet.count, nil, 0) == 0)
             let error = #expect(throws: Bus1Error.self) {
                 while true { _ = try liar.event() }
             }
             #expect(error?.code == .severed)
-            #expect(throws: Never.self) { try witness.connection.publish("alive", node: 1, access: .sameUser) }
+            #expect(throws: Never.self) {
+                try witness.connection.publish("alive", node: 1, access: .sameUser)
+            }
         }
     }
 
@@ -88,12 +128,15 @@ struct HostileControlTests {
             let packet = ControlMessage(.ownRing, request: 1, EmptyBody()).bytes
             var sent = 0
             while sent < 200_000 {
-                let result = bus1_sys_socket_send(silent.connection.descriptor, packet, packet.count, nil, 0)
+                let result = bus1_sys_socket_send(
+                    silent.connection.descriptor, packet, packet.count, nil, 0)
                 if result == -EPIPE || result == -ECONNRESET { break }
                 if result == -EAGAIN { sched_yield() } else { sent += 1 }
             }
             #expect(sent < 200_000)
-            #expect(throws: Never.self) { try witness.connection.publish("alive", node: 1, access: .sameUser) }
+            #expect(throws: Never.self) {
+                try witness.connection.publish("alive", node: 1, access: .sameUser)
+            }
         }
     }
 
@@ -108,10 +151,13 @@ struct HostileControlTests {
                 #expect(bus1_sys_socket_connect(directory.rawValue, "bus", &socket) == 0)
                 let connection = Descriptor(owning: socket)
                 // Half are plausible up to the body.
-                var packet = (0..<Int(random.next() % 200)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+                var packet = (0..<Int(random.next() % 200)).map { _ in
+                    UInt8(truncatingIfNeeded: random.next())
+                }
                 if random.next() & 1 == 0, packet.count >= 24 {
                     let header = ControlHeader(
-                        kind: UInt32(random.next() % 18), request: 1, status: 0, byteCount: UInt32(packet.count), roles: [])
+                        kind: UInt32(random.next() % 18), request: 1, status: 0,
+                        byteCount: UInt32(packet.count), roles: [])
                     withUnsafeBytes(of: header) { packet.replaceSubrange(0..<24, with: $0) }
                 }
                 _ = bus1_sys_socket_send(connection.rawValue, packet, packet.count, nil, 0)
@@ -134,15 +180,20 @@ struct HostileControlTests {
             #expect(error?.code == .overQuota)
             #expect(
                 error?.refusal
-                    == Bus1Error.Refusal(resource: .names, used: 256, limit: 256, account: peer.account))
+                    == Bus1Error.Refusal(
+                        resource: .names, used: 256, limit: 256, account: peer.account))
         }
     }
 
     @Test func optionsOutOfRangeAreRefused() throws {
         try withBus { bus in
-            let lanes = #expect(throws: Bus1Error.self) { try TestPeer(bus, ControlOptions(lanes: 65)) }
+            let lanes = #expect(throws: Bus1Error.self) {
+                try TestPeer(bus, ControlOptions(lanes: 65))
+            }
             #expect(lanes?.code == .mismatch)
-            let slots = #expect(throws: Bus1Error.self) { try TestPeer(bus, ControlOptions(slots: 1000)) }
+            let slots = #expect(throws: Bus1Error.self) {
+                try TestPeer(bus, ControlOptions(slots: 1000))
+            }
             #expect(slots?.code == .mismatch)
         }
     }

@@ -4,8 +4,8 @@ import Testing
 
 @testable import Bus1Shm
 
-/// Both loops report the same, so each test runs on both. Where io_uring is not compiled in or not permitted, both are
-/// epoll.
+/// Both loops report the same, so each test runs on both. Where io_uring is not compiled in or not
+/// permitted, both are epoll.
 @Suite(.timeLimit(.minutes(1)))
 struct LoopTests {
     @Test(arguments: [true, false])
@@ -15,7 +15,8 @@ struct LoopTests {
         #expect(bus1_sys_loop_receive(loop.loop, near.rawValue, 7) == 0)
         #expect(bus1_sys_socket_send(far.rawValue, "abc", 3, [0, 1], 2) == 0)
         let event = try #require(loop.next())
-        #expect(event.token == 7 && event.kind == BUS1_SYS_EVENT_PACKET.rawValue && event.result == 3)
+        #expect(
+            event.token == 7 && event.kind == BUS1_SYS_EVENT_PACKET.rawValue && event.result == 3)
         #expect(event.fd_count == 2 && !event.control_truncated)
         #expect(fcntl(event.fds.0, F_GETFD) & FD_CLOEXEC != 0)
         #expect(fcntl(event.fds.1, F_GETFD) & FD_CLOEXEC != 0)
@@ -34,8 +35,8 @@ struct LoopTests {
         let loop = try Loop(uring: uring)
         let (near, far) = try pair()
         #expect(bus1_sys_loop_receive(loop.loop, near.rawValue, 7) == 0)
-        // A pipe tells whether anybody still holds its writing end: unlike a count of descriptors, in spite of tests that
-        // run beside this one.
+        // A pipe tells whether anybody still holds its writing end: unlike a count of descriptors,
+        // in spite of tests that run beside this one.
         var ends: [Int32] = [-1, -1]
         try #require(pipe(&ends) == 0)
         defer { close(ends[0]) }
@@ -101,7 +102,9 @@ struct LoopTests {
             }
             for _ in 0..<20 {
                 let event = try #require(loop.next())
-                #expect(event.token == 9 && event.kind == BUS1_SYS_EVENT_ACCEPTED.rawValue && event.result > 2)
+                #expect(
+                    event.token == 9 && event.kind == BUS1_SYS_EVENT_ACCEPTED.rawValue
+                        && event.result > 2)
                 ends.append(event.result)
             }
             #expect(loop.next(0) == nil)
@@ -134,6 +137,9 @@ struct LoopTests {
     private func pair() throws -> (SharedDescriptor, SharedDescriptor) {
         var ends: [Int32] = [-1, -1]
         try #require(bus1_sys_socket_pair(&ends) == 0)
-        return (SharedDescriptor(Descriptor(owning: ends[0])), SharedDescriptor(Descriptor(owning: ends[1])))
+        return (
+            SharedDescriptor(Descriptor(owning: ends[0])),
+            SharedDescriptor(Descriptor(owning: ends[1]))
+        )
     }
 }

@@ -43,13 +43,17 @@ struct RendezvousTests {
             let other = try RemotePeer()
             #expect(other.ask("open \(bus.path)")?.contains(" \(first.pid) ") == true)
             first.kill()
-            #expect(entries(of: String(bus.path.dropLast(4))).contains("bus"), "a killed one removes nothing")
+            #expect(
+                entries(of: String(bus.path.dropLast(4))).contains("bus"),
+                "a killed one removes nothing")
             let second = try RemotePeer()
             #expect(second.ask("open \(bus.path)")?.contains(" \(second.pid) ") == true)
             // Who had been connected to the dead one says so.
-            #expect(other.ask("publish x anyone")?.hasPrefix("error publish a node: severed") == true)
+            #expect(
+                other.ask("publish x anyone")?.hasPrefix("error publish a node: severed") == true)
             second.end()
-            #expect(entries(of: String(bus.path.dropLast(4))).isEmpty, "an orderly exit removes them")
+            #expect(
+                entries(of: String(bus.path.dropLast(4))).isEmpty, "an orderly exit removes them")
         }
     }
 
@@ -69,11 +73,36 @@ struct RendezvousTests {
         }
     }
 
+    @Test func aBrokerAloneServesUntilItIsCancelled() async throws {
+        var template = Array("/tmp/bus1-test-XXXXXX".utf8CString)
+        let directory = try #require(mkdtemp(&template).map { String(cString: $0) })
+        defer { removeAll(directory) }
+        let bus = Bus(path: directory + "/bus")
+        let service = Task { () -> Bus1Error? in
+            do throws(Bus1Error) {
+                try await bus.serve()
+                return nil
+            } catch {
+                return error
+            }
+        }
+        #expect(eventually { entries(of: directory).contains("bus") })
+        try TestPeer(bus).connection.goodbye()
+        // It stays when the last peer has gone, and is the only one.
+        try TestPeer(bus).connection.goodbye()
+        let second = await #expect(throws: Bus1Error.self) { try await bus.serve() }
+        #expect(second?.errno == EADDRINUSE)
+        service.cancel()
+        #expect(await service.value == nil)
+        #expect(entries(of: directory).isEmpty)
+    }
+
     @Test func aForkDoesNotKeepADeadBrokersLock() throws {
         try withBus { bus in
             let broker = try RemotePeer()
             #expect(broker.ask("open \(bus.path)") != nil)
-            let child = try #require(broker.ask("fork")?.split(separator: " ").last.flatMap { Int32($0) })
+            let child = try #require(
+                broker.ask("fork")?.split(separator: " ").last.flatMap { Int32($0) })
             defer { Glibc.kill(child, SIGKILL) }
             broker.kill()
             let next = try RemotePeer()
@@ -128,7 +157,9 @@ struct RendezvousTests {
             #expect(broker.ask("open \(bus.path)") != nil)
             Glibc.kill(broker.pid, SIGSTOP)
             var status: Int32 = 0
-            #expect(waitpid(broker.pid, &status, WUNTRACED) == broker.pid, "all of its threads have stopped")
+            #expect(
+                waitpid(broker.pid, &status, WUNTRACED) == broker.pid,
+                "all of its threads have stopped")
             let error = #expect(throws: Bus1Error.self) {
                 try TestPeer(bus, until: .after(.milliseconds(100)))
             }
@@ -149,8 +180,11 @@ struct RendezvousTests {
             let stranger = try RemotePeer()
             #expect(stranger.ask("setuid 61001") == "ok ")
             #expect(stranger.ask("open \(bus.path)")?.hasSuffix(" 61001") == true)
-            #expect(stranger.ask("lookup own 20000")?.hasPrefix("error look a name up: denied") == true)
-            #expect(stranger.ask("lookup unlisted 20000")?.hasPrefix("error look a name up: denied") == true)
+            #expect(
+                stranger.ask("lookup own 20000")?.hasPrefix("error look a name up: denied") == true)
+            #expect(
+                stranger.ask("lookup unlisted 20000")?.hasPrefix("error look a name up: denied")
+                    == true)
             stranger.begin("lookup listed 20000")
             // Another user is another trust domain: its ring is the owner's second.
             while true {

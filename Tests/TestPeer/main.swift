@@ -1,5 +1,5 @@
 import Bus1TestSupport
 
 #if DEBUG
-RemoteControl.run()
+    RemoteControl.run()
 #endif

@@ -3,7 +3,8 @@ import CShmRing
 
 // Rights that owners give, rights set aside for children, and the claims of the dead.
 extension Broker {
-    /// An owner gives one of its nodes to a peer it may know: of its process, of its trust domain, or introduced.
+    /// An owner gives one of its nodes to a peer it may know: of its process, of its trust domain,
+    /// or introduced.
     func grant(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, GrantBody.self)
         let number = GrantNumber(rawValue: body.number)
@@ -24,27 +25,37 @@ extension Broker {
         }
     }
 
-    /// Tells an owner of a new holder, before that holder can send. nil when the owner's numbers are used up.
-    func addHolder(_ holder: BrokerPeer, of node: UInt64, owner: BrokerPeer, number: GrantNumber? = nil) -> GrantNumber? {
+    /// Tells an owner of a new holder, before that holder can send. nil when the owner's numbers
+    /// are used up.
+    func addHolder(
+        _ holder: BrokerPeer, of node: UInt64, owner: BrokerPeer, number: GrantNumber? = nil
+    ) -> GrantNumber? {
         guard let number = number ?? owner.nextGrantNumber() else { return nil }
         holder.remember(number, of: owner.id, node: node)
-        tell(.holderAdded, to: owner, GrantBody(node: node, number: number.rawValue, holder: holder.id.rawValue))
+        tell(
+            .holderAdded, to: owner,
+            GrantBody(node: node, number: number.rawValue, holder: holder.id.rawValue))
         return number
     }
 
     // MARK: Tickets
 
     func makeTicket(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        guard let body = message.body(TicketBody.self), message.header.roles.isEmpty, body.count <= controlTicketItemsMax,
-            message.tail(after: TicketBody.self).count == Int(body.count) * MemoryLayout<TicketItem>.size
+        guard let body = message.body(TicketBody.self), message.header.roles.isEmpty,
+            body.count <= controlTicketItemsMax,
+            message.tail(after: TicketBody.self).count == Int(body.count)
+                * MemoryLayout<TicketItem>.size
         else { throw .sever }
         guard peer.tickets.count < Int(limits.tickets) else {
-            throw .refuse(overQuota(.tickets, used: peer.tickets.count, limit: Int(limits.tickets), peer.account))
+            throw .refuse(
+                overQuota(
+                    .tickets, used: peer.tickets.count, limit: Int(limits.tickets), peer.account))
         }
         var items: [TicketItem] = []
         for index in 0..<Int(body.count) {
             let offset = index * MemoryLayout<TicketItem>.size
-            guard var item = message.tailValue(after: TicketBody.self, TicketItem.self, at: offset) else { throw .sever }
+            guard var item = message.tailValue(after: TicketBody.self, TicketItem.self, at: offset)
+            else { throw .sever }
             let number = GrantNumber(rawValue: item.number)
             if item.owner == peer.id.rawValue {
                 guard !number.isMadeByBroker else { throw .sever }
@@ -58,7 +69,9 @@ extension Broker {
             items.append(item)
         }
         var ticket = Ticket.none
-        let result = withUnsafeMutableBytes(of: &ticket) { bus1_sys_random($0.baseAddress, $0.count) }
+        let result = withUnsafeMutableBytes(of: &ticket) {
+            bus1_sys_random($0.baseAddress, $0.count)
+        }
         guard result == 0 else { throw .refuse(Bus1Error(result: result, "make a ticket")) }
         tickets[ticket] = BrokerTicket(issuer: peer.id, items: items)
         peer.tickets.insert(ticket)
@@ -81,7 +94,8 @@ extension Broker {
             let ownerID = PeerID(rawValue: item.owner)
             func fail(_ code: Bus1Error.Code) {
                 let body = GrantedBody(
-                    owner: item.owner, number: 0, ownerUID: 0, ownerPID: 0, ordinal: UInt32(ordinal),
+                    owner: item.owner, number: 0, ownerUID: 0, ownerPID: 0,
+                    ordinal: UInt32(ordinal),
                     failure: code.rawValue)
                 tell(.granted, to: peer, body)
             }
@@ -91,8 +105,10 @@ extension Broker {
             }
             introduce(peer, owner) { [self] error in
                 if let error { return fail(error.code) }
-                let chosen = item.owner == ticket.issuer.rawValue ? GrantNumber(rawValue: item.number) : nil
-                guard let number = addHolder(peer, of: item.node, owner: owner, number: chosen) else {
+                let chosen =
+                    item.owner == ticket.issuer.rawValue ? GrantNumber(rawValue: item.number) : nil
+                guard let number = addHolder(peer, of: item.node, owner: owner, number: chosen)
+                else {
                     return fail(.overQuota)
                 }
                 tell(.granted, to: peer, GrantedBody(number, of: owner, ordinal: UInt32(ordinal)))
@@ -102,11 +118,16 @@ extension Broker {
 
     // MARK: The claims of the dead
 
-    /// Whether a position of the asker's ring is named by claim words of the dead, and of the living.
+    /// Whether a position of the asker's ring is named by claim words of the dead, and of the
+    /// living.
     func bury(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, BuryBody.self)
-        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id else { throw .sever }
-        let names = { (claim: shmring_claim) in shmring_claim_names(claim, ring.id.rawValue, body.position) }
+        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id else {
+            throw .sever
+        }
+        let names = { (claim: shmring_claim) in
+            shmring_claim_names(claim, ring.id.rawValue, body.position)
+        }
         let byDead = unburied.values.contains { $0.claims.contains(where: names) }
         // The severed count as living: their processes may still write.
         let byLiving = ring.senders.keys.contains { id in
@@ -115,10 +136,12 @@ extension Broker {
         }
         answer(
             message, from: peer,
-            BuryAnswerBody(deadClaimerNamesIt: byDead ? 1 : 0, livingClaimerNamesIt: byLiving ? 1 : 0))
+            BuryAnswerBody(
+                deadClaimerNamesIt: byDead ? 1 : 0, livingClaimerNamesIt: byLiving ? 1 : 0))
     }
 
-    /// For now only what is pending by a peer without a connection is aborted; leases come later. Not answered.
+    /// For now only what is pending by a peer without a connection is aborted; leases come later.
+    /// Not answered.
     func abortAsk(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         _ = try whole(message, AbortAskBody.self)
     }

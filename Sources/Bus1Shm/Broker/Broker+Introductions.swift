@@ -32,16 +32,18 @@ final class PendingIntroduction {
 extension Broker {
     // MARK: Rings
 
-    /// The ring in which `sender` writes to `receiver`; made, and told to its receiver, if there is none yet.
+    /// The ring in which `sender` writes to `receiver`; made, and told to its receiver, if there is
+    /// none yet.
     ///
-    /// Only a receiver's first ring is in use at once. One ring becomes several only between two deliveries: each further
-    /// one must be acknowledged before anybody gets it.
+    /// Only a receiver's first ring is in use at once. One ring becomes several only between two
+    /// deliveries: each further one must be acknowledged before anybody gets it.
     func ensureRing(of receiver: BrokerPeer, for sender: BrokerPeer) throws(Failure) -> BrokerRing {
         let domain = sender.domain(toward: receiver)
         if let ring = receiver.rings[domain] { return ring }
         guard receiver.rings.count < Int(limits.rings) else {
             throw .refuse(
-                overQuota(.rings, used: receiver.rings.count, limit: Int(limits.rings), receiver.account))
+                overQuota(
+                    .rings, used: receiver.rings.count, limit: Int(limits.rings), receiver.account))
         }
         guard let id = nextRing() else {
             let limit = Int(SHMRING_RINGS_MAX)
@@ -57,12 +59,14 @@ extension Broker {
             throw .refuse(asRefusal(error, receiver))
         }
         let ring = BrokerRing(
-            id, owner: receiver.id, domain: domain, slots: receiver.slots, slotBytes: receiver.slotBytes,
+            id, owner: receiver.id, domain: domain, slots: receiver.slots,
+            slotBytes: receiver.slotBytes,
             descriptor: descriptor, isAcknowledged: receiver.rings.isEmpty)
         rings[id] = ring
         receiver.rings[domain] = ring
         let body = RingBody(
-            ring: id.rawValue, domain: domain.rawValue, slots: ring.slots, slotBytes: ring.slotBytes,
+            ring: id.rawValue, domain: domain.rawValue, slots: ring.slots,
+            slotBytes: ring.slotBytes,
             acknowledge: ring.isAcknowledged ? 0 : 1)
         tell(.ringAdded, to: receiver, body, roles: .ring, descriptors: [descriptor])
         return ring
@@ -86,10 +90,13 @@ extension Broker {
 
     func ringAcknowledged(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, RingBody.self)
-        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id else { throw .sever }
+        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id else {
+            throw .sever
+        }
         guard !ring.isAcknowledged else { return }
         ring.isAcknowledged = true
-        for (pair, pending) in introductions where pending.missing.remove(ring.id) != nil && pending.missing.isEmpty {
+        for (pair, pending) in introductions
+        where pending.missing.remove(ring.id) != nil && pending.missing.isEmpty {
             introductions[pair] = nil
             complete(pending)
         }
@@ -97,24 +104,32 @@ extension Broker {
 
     func ringEvent(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, RingBody.self, roles: .event)
-        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id, let event = message.take(.event)
+        guard let ring = rings[RingID(rawValue: body.ring)], ring.owner == peer.id,
+            let event = message.take(.event)
         else { throw .sever }
         let shared = SharedDescriptor(event)
         ring.event = shared
         for id in ring.senders.keys where id != peer.id {
             guard let sender = peers[id] else { continue }
-            tell(.ringEventAdded, to: sender, RingBody(ring: ring.id.rawValue), roles: .event, descriptors: [shared])
+            tell(
+                .ringEventAdded, to: sender, RingBody(ring: ring.id.rawValue), roles: .event,
+                descriptors: [shared])
         }
         answer(message, from: peer, EmptyBody())
     }
 
     // MARK: Introductions
 
-    /// Makes two peers known to each other, once. `then` is called when they are, or with why they can't be: at once, or
-    /// when the rings' owners have acknowledged them.
-    func introduce(_ a: BrokerPeer, _ b: BrokerPeer, then continuation: @escaping PendingIntroduction.Continuation) {
+    /// Makes two peers known to each other, once. `then` is called when they are, or with why they
+    /// can't be: at once, or when the rings' owners have acknowledged them.
+    func introduce(
+        _ a: BrokerPeer, _ b: BrokerPeer,
+        then continuation: @escaping PendingIntroduction.Continuation
+    ) {
         let pair = PairKey(a.id, b.id)
-        guard a.isAlive, b.isAlive else { return continuation(Bus1Error(.nodeReleased, "introduce peers")) }
+        guard a.isAlive, b.isAlive else {
+            return continuation(Bus1Error(.nodeReleased, "introduce peers"))
+        }
         if a.introduced.contains(b.id) { return continuation(nil) }
         if let pending = introductions[pair] {
             pending.continuations.append(continuation)
@@ -158,28 +173,35 @@ extension Broker {
         let fromA: SharedDescriptor
         var fromB: SharedDescriptor?
         do {
-            fromA = SharedDescriptor(try Self.create("make a return board") { shmring_board_create(a.id.rawValue, $0) })
+            fromA = SharedDescriptor(
+                try Self.create("make a return board") { shmring_board_create(a.id.rawValue, $0) })
             if !isSelf {
                 fromB = SharedDescriptor(
-                    try Self.create("make a return board") { shmring_board_create(b.id.rawValue, $0) })
+                    try Self.create("make a return board") {
+                        shmring_board_create(b.id.rawValue, $0)
+                    })
             }
         } catch {
             throw asRefusal(error, a)
         }
         guard let indexOfA = ringOfB.addSender(a.id) else {
-            throw overQuota(.peers, used: ringOfB.senders.count, limit: Int(SHMRING_SENDERS_MAX), b.account)
+            throw overQuota(
+                .peers, used: ringOfB.senders.count, limit: Int(SHMRING_SENDERS_MAX), b.account)
         }
         guard let indexOfB = isSelf ? indexOfA : ringOfA.addSender(b.id) else {
             ringOfB.removeSender(a.id)
-            throw overQuota(.peers, used: ringOfA.senders.count, limit: Int(SHMRING_SENDERS_MAX), a.account)
+            throw overQuota(
+                .peers, used: ringOfA.senders.count, limit: Int(SHMRING_SENDERS_MAX), a.account)
         }
         // Nothing below can fail.
         a.introduced.insert(b.id)
         b.introduced.insert(a.id)
-        let sideOfB = Side(of: b, own: ringOfB, itsIndex: indexOfA, other: a, its: ringOfA, ownIndex: indexOfB)
+        let sideOfB = Side(
+            of: b, own: ringOfB, itsIndex: indexOfA, other: a, its: ringOfA, ownIndex: indexOfB)
         tellIntroduced(sideOfB, boardOut: fromB ?? fromA, boardIn: isSelf ? nil : fromA)
         if isSelf { return }
-        let sideOfA = Side(of: a, own: ringOfA, itsIndex: indexOfB, other: b, its: ringOfB, ownIndex: indexOfA)
+        let sideOfA = Side(
+            of: a, own: ringOfA, itsIndex: indexOfB, other: b, its: ringOfB, ownIndex: indexOfA)
         tellIntroduced(sideOfA, boardOut: fromA, boardIn: fromB)
     }
 
@@ -193,7 +215,8 @@ extension Broker {
         let ownIndex: UInt16
 
         init(
-            of peer: BrokerPeer, own: BrokerRing, itsIndex: UInt16, other: BrokerPeer, its: BrokerRing, ownIndex: UInt16
+            of peer: BrokerPeer, own: BrokerRing, itsIndex: UInt16, other: BrokerPeer,
+            its: BrokerRing, ownIndex: UInt16
         ) {
             self.peer = peer
             self.own = own
@@ -204,11 +227,14 @@ extension Broker {
         }
     }
 
-    private func tellIntroduced(_ side: Side, boardOut: SharedDescriptor, boardIn: SharedDescriptor?) {
+    private func tellIntroduced(
+        _ side: Side, boardOut: SharedDescriptor, boardIn: SharedDescriptor?
+    ) {
         let body = IntroducedBody(
             peer: side.other.id.rawValue, domain: side.other.domain(toward: side.peer).rawValue,
             uid: side.other.account.uid, pid: side.other.account.pid, ownRing: side.own.id.rawValue,
-            itsIndex: UInt32(side.itsIndex), itsRing: side.its.id.rawValue, ownIndex: UInt32(side.ownIndex),
+            itsIndex: UInt32(side.itsIndex), itsRing: side.its.id.rawValue,
+            ownIndex: UInt32(side.ownIndex),
             slots: side.its.slots, slotBytes: side.its.slotBytes, lanes: side.other.lanes)
         var roles: ControlRoles = []
         var descriptors: [SharedDescriptor] = []
@@ -232,14 +258,17 @@ extension Broker {
     func abandonIntroductions(of peer: BrokerPeer) {
         for (pair, pending) in introductions where pair.low == peer.id || pair.high == peer.id {
             introductions[pair] = nil
-            for continuation in pending.continuations { continuation(Bus1Error(.nodeReleased, "introduce peers")) }
+            for continuation in pending.continuations {
+                continuation(Bus1Error(.nodeReleased, "introduce peers"))
+            }
         }
     }
 
     func linkSocket(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, PeerBody.self)
         let id = PeerID(rawValue: body.peer)
-        guard peer.introduced.contains(id), id != peer.id, let other = peers[id], other.isAlive else {
+        guard peer.introduced.contains(id), id != peer.id, let other = peers[id], other.isAlive
+        else {
             throw .refuse(Bus1Error(.nodeReleased, "make a link's socket"))
         }
         // Made already: the other asked first, and this peer has been told.
@@ -258,7 +287,9 @@ extension Broker {
         let own = SharedDescriptor(Descriptor(owning: ends.0))
         let its = SharedDescriptor(Descriptor(owning: ends.1))
         linkSockets.insert(PairKey(peer.id, id))
-        tell(.linkSocketMade, to: other, PeerBody(peer: peer.id.rawValue), roles: .socket, descriptors: [its])
+        tell(
+            .linkSocketMade, to: other, PeerBody(peer: peer.id.rawValue), roles: .socket,
+            descriptors: [its])
         answer(message, from: peer, body, roles: .socket, descriptors: [own])
     }
 
@@ -266,6 +297,7 @@ extension Broker {
     func asRefusal(_ error: Bus1Error, _ peer: BrokerPeer) -> Bus1Error {
         guard error.errno == EMFILE || error.errno == ENFILE else { return error }
         let limit = Int(clamping: bus1_sys_descriptor_limit())
-        return overQuota(.descriptors, used: limit, limit: limit, Account(uid: geteuid(), pid: getpid()))
+        return overQuota(
+            .descriptors, used: limit, limit: limit, Account(uid: geteuid(), pid: getpid()))
     }
 }

@@ -30,7 +30,10 @@ extension Broker {
         }
         lastPeer += 1
         let peer = BrokerPeer(PeerID(rawValue: lastPeer), account, process, socket: socket)
-        guard bus1_sys_loop_receive(loop, socket.rawValue, Token(.packets, UInt64(lastPeer)).rawValue) == 0 else {
+        guard
+            bus1_sys_loop_receive(loop, socket.rawValue, Token(.packets, UInt64(lastPeer)).rawValue)
+                == 0
+        else {
             dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
             forgetIfUnused(process)
             return
@@ -42,13 +45,16 @@ extension Broker {
         connectionCount += 1
     }
 
-    /// The record of a process: one for all of its connections, where the kernel tells processes apart.
+    /// The record of a process: one for all of its connections, where the kernel tells processes
+    /// apart.
     private func process(behind pidfd: SharedDescriptor) -> BrokerProcess? {
         let identity = bus1_sys_pidfd_identity(pidfd.rawValue)
         if identity != 0, let number = processNumbers[identity] { return processes[number] }
         lastProcess += 1
         let process = BrokerProcess(pidfd: pidfd, number: lastProcess, identity: identity)
-        guard bus1_sys_loop_ready(loop, pidfd.rawValue, false, Token(.process, lastProcess).rawValue) == 0
+        guard
+            bus1_sys_loop_ready(loop, pidfd.rawValue, false, Token(.process, lastProcess).rawValue)
+                == 0
         else { return nil }
         processes[lastProcess] = process
         if identity != 0 { processNumbers[identity] = lastProcess }
@@ -56,7 +62,9 @@ extension Broker {
     }
 
     private func forgetIfUnused(_ process: BrokerProcess) {
-        guard process.peers.isEmpty, processes.removeValue(forKey: process.number) != nil else { return }
+        guard process.peers.isEmpty, processes.removeValue(forKey: process.number) != nil else {
+            return
+        }
         if process.identity != 0 { processNumbers[process.identity] = nil }
         bus1_sys_loop_forget(loop, process.pidfd.rawValue, Token(.process, process.number).rawValue)
         domains[.process(process.number)] = nil
@@ -69,7 +77,8 @@ extension Broker {
         else { throw .sever }
         guard body.versionMin <= controlVersion, body.version >= controlVersionMin,
             body.layoutMin <= SHMRING_LAYOUT_VERSION, body.layout >= SHMRING_LAYOUT_VERSION_MIN,
-            (1...SHMRING_LANES_MAX).contains(body.lanes), shmring_ring_bytes(body.slots, body.slotBytes) != 0
+            (1...SHMRING_LANES_MAX).contains(body.lanes),
+            shmring_ring_bytes(body.slots, body.slotBytes) != 0
         else { throw .refuse(Bus1Error(.mismatch, "join the bus")) }
         if !body.ticket.isNone {
             guard let ticket = tickets.removeValue(forKey: body.ticket) else {
@@ -93,11 +102,14 @@ extension Broker {
         }
         peer.phase = .welcomed
         let welcome = WelcomeBody(
-            version: min(body.version, controlVersion), layout: min(body.layout, SHMRING_LAYOUT_VERSION),
-            peer: peer.id.rawValue, domain: peer.domain.rawValue, uid: peer.account.uid, pid: peer.account.pid,
+            version: min(body.version, controlVersion),
+            layout: min(body.layout, SHMRING_LAYOUT_VERSION),
+            peer: peer.id.rawValue, domain: peer.domain.rawValue, uid: peer.account.uid,
+            pid: peer.account.pid,
             brokerUID: geteuid(), brokerPID: getpid(), lanes: peer.lanes, slots: peer.slots,
             slotBytes: peer.slotBytes, grantsOfTicket: UInt32(peer.ticket?.items.count ?? 0),
-            peersMax: limits.peers, ringsMax: limits.rings, namesMax: limits.names, lookUpsMax: limits.lookUps,
+            peersMax: limits.peers, ringsMax: limits.rings, namesMax: limits.names,
+            lookUpsMax: limits.lookUps,
             ticketsMax: limits.tickets)
         answer(
             message, from: peer, welcome, roles: [.busPage, .claims, .outbox],
@@ -113,8 +125,12 @@ extension Broker {
     }
 
     private func makeMemory(of peer: BrokerPeer) throws(Bus1Error) {
-        let claims = try Self.create("make claim words") { shmring_claims_create(peer.id.rawValue, peer.lanes, $0) }
-        let outbox = try Self.create("make an outbox") { shmring_outbox_create(peer.id.rawValue, peer.lanes, $0) }
+        let claims = try Self.create("make claim words") {
+            shmring_claims_create(peer.id.rawValue, peer.lanes, $0)
+        }
+        let outbox = try Self.create("make an outbox") {
+            shmring_outbox_create(peer.id.rawValue, peer.lanes, $0)
+        }
         peer.claims = try BrokerMapping(claims.rawValue, SHMRING_SEGMENT_CLAIMS, SHMRING_READ_ONLY)
         peer.outbox = try BrokerMapping(outbox.rawValue, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
         peer.claimsWritable = SharedDescriptor(claims)
@@ -153,10 +169,13 @@ extension Broker {
         die(peer)
         // Told only now: when a peer's close returns, its death stands in the order of the bus.
         let farewell = ControlMessage(.goodbye, request: message.header.request, EmptyBody())
-        if let socket { _ = bus1_sys_socket_send(socket.rawValue, farewell.bytes, farewell.bytes.count, nil, 0) }
+        if let socket {
+            _ = bus1_sys_socket_send(socket.rawValue, farewell.bytes, farewell.bytes.count, nil, 0)
+        }
     }
 
-    /// The connection has ended without goodbye. That alone does not mean death: the process's words may still change.
+    /// The connection has ended without goodbye. That alone does not mean death: the process's
+    /// words may still change.
     func hungUp(_ peer: BrokerPeer) {
         // Sockets are closed before a process has ended: then its pidfd follows at once.
         cut(peer)
@@ -186,7 +205,9 @@ extension Broker {
         guard let socket = peer.socket else { return }
         let number = UInt64(peer.id.rawValue)
         bus1_sys_loop_forget(loop, socket.rawValue, Token(.packets, number).rawValue)
-        if peer.waitsForRoom { bus1_sys_loop_forget(loop, socket.rawValue, Token(.room, number).rawValue) }
+        if peer.waitsForRoom {
+            bus1_sys_loop_forget(loop, socket.rawValue, Token(.room, number).rawValue)
+        }
         bus1_sys_close_on_fork(socket.rawValue, false)
         shutdown(socket.rawValue, Int32(SHUT_RD))
         peer.socket = nil
@@ -199,7 +220,9 @@ extension Broker {
     private func withdraw(_ peer: BrokerPeer) {
         for name in peer.names { names[name] = nil }
         peer.names.removeAll()
-        for (request, name) in peer.lookUps { stopWaiting(Waiting(peer: peer.id, request: request), for: name) }
+        for (request, name) in peer.lookUps {
+            stopWaiting(Waiting(peer: peer.id, request: request), for: name)
+        }
         peer.lookUps.removeAll()
         for ticket in peer.tickets { tickets[ticket] = nil }
         peer.tickets.removeAll()
@@ -209,11 +232,14 @@ extension Broker {
     /// A process has ended: its pidfd says so.
     func processEnded(_ number: UInt64) {
         guard let process = processes[number] else { return }
-        for id in process.peers.sorted(by: { $0.rawValue < $1.rawValue }) { if let peer = peers[id] { die(peer) } }
+        for id in process.peers.sorted(by: { $0.rawValue < $1.rawValue }) {
+            if let peer = peers[id] { die(peer) }
+        }
         forgetIfUnused(process)
     }
 
-    /// Settles and announces a peer's death, as one transaction of the bus, and tells all who knew it.
+    /// Settles and announces a peer's death, as one transaction of the bus, and tells all who knew
+    /// it.
     private func die(_ peer: BrokerPeer) {
         let wasKnown = peer.phase == .member || peer.phase == .severed
         disconnect(peer)
@@ -235,11 +261,14 @@ extension Broker {
         }
     }
 
-    /// A dead claimer's words decide who may bury its slots, as long as there are rings that they name.
+    /// A dead claimer's words decide who may bury its slots, as long as there are rings that they
+    /// name.
     private func keepClaims(of peer: BrokerPeer) {
         guard let all = peer.claims?.claims(lanes: peer.lanes) else { return }
         let claims = all.filter { claim in
-            guard claim.count > 0, let ring = rings[RingID(rawValue: claim.ring)] else { return false }
+            guard claim.count > 0, let ring = rings[RingID(rawValue: claim.ring)] else {
+                return false
+            }
             return ring.owner != peer.id && ring.senders[peer.id] != nil
         }
         guard !claims.isEmpty else { return }
@@ -267,7 +296,8 @@ extension Broker {
     }
 
     private func dropClaims(on ring: RingID) {
-        for (id, var entry) in unburied where entry.claims.contains(where: { $0.ring == ring.rawValue }) {
+        for (id, var entry) in unburied
+        where entry.claims.contains(where: { $0.ring == ring.rawValue }) {
             entry.claims.removeAll { $0.ring == ring.rawValue }
             if entry.claims.isEmpty {
                 unburied[id] = nil

@@ -3,11 +3,13 @@ import CShmRing
 // Names: chosen by owners, found by whoever the access rule lets.
 extension Broker {
     func publish(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        guard let body = message.body(PublishBody.self), message.header.roles.isEmpty, body.reserved == 0,
+        guard let body = message.body(PublishBody.self), message.header.roles.isEmpty,
+            body.reserved == 0,
             body.userCount <= controlUsersMax
         else { throw .sever }
         let usersLength = Int(body.userCount) * MemoryLayout<UInt32>.size
-        let name = try name(in: message, after: PublishBody.self, from: usersLength, length: body.nameLength)
+        let name = try name(
+            in: message, after: PublishBody.self, from: usersLength, length: body.nameLength)
         let access: Access
         switch body.access {
         case 1 where body.userCount == 0: access = .sameUser
@@ -15,13 +17,15 @@ extension Broker {
         case 2:
             access = .users(
                 (0..<Int(body.userCount)).map { index in
-                    message.tailValue(after: PublishBody.self, UInt32.self, at: index * MemoryLayout<UInt32>.size)!
+                    message.tailValue(
+                        after: PublishBody.self, UInt32.self, at: index * MemoryLayout<UInt32>.size)!
                 })
         default: throw .sever
         }
         guard names[name] == nil else { throw .refuse(Bus1Error(.nameTaken, "publish a node")) }
         guard peer.names.count < Int(limits.names) else {
-            throw .refuse(overQuota(.names, used: peer.names.count, limit: Int(limits.names), peer.account))
+            throw .refuse(
+                overQuota(.names, used: peer.names.count, limit: Int(limits.names), peer.account))
         }
         _ = try ensureRing(of: peer, for: peer)
         let publication = Publication(owner: peer.id, node: body.node, access: access)
@@ -35,9 +39,13 @@ extension Broker {
     }
 
     func unpublish(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        guard let body = message.body(NameBody.self), message.header.roles.isEmpty else { throw .sever }
+        guard let body = message.body(NameBody.self), message.header.roles.isEmpty else {
+            throw .sever
+        }
         let name = try name(in: message, after: NameBody.self, from: 0, length: body.nameLength)
-        guard peer.names.remove(name) != nil else { throw .refuse(Bus1Error(.noSuchName, "take a name back")) }
+        guard peer.names.remove(name) != nil else {
+            throw .refuse(Bus1Error(.noSuchName, "take a name back"))
+        }
         names[name] = nil
         answer(message, from: peer, EmptyBody())
     }
@@ -49,7 +57,9 @@ extension Broker {
         let name = try name(in: message, after: NameBody.self, from: 0, length: body.nameLength)
         let request = message.header.request
         guard peer.lookUps.count < Int(limits.lookUps) else {
-            throw .refuse(overQuota(.lookUps, used: peer.lookUps.count, limit: Int(limits.lookUps), peer.account))
+            throw .refuse(
+                overQuota(
+                    .lookUps, used: peer.lookUps.count, limit: Int(limits.lookUps), peer.account))
         }
         if let publication = names[name] {
             peer.lookUps[request] = name
@@ -78,13 +88,18 @@ extension Broker {
         waiting[name] = askers.isEmpty ? nil : askers
     }
 
-    /// Answers a look-up: checks the rule, introduces, tells the owner of its new holder, then the holder of its right.
-    private func give(_ publication: Publication, to asker: BrokerPeer, request: UInt32, name: [UInt8]) {
+    /// Answers a look-up: checks the rule, introduces, tells the owner of its new holder, then the
+    /// holder of its right.
+    private func give(
+        _ publication: Publication, to asker: BrokerPeer, request: UInt32, name: [UInt8]
+    ) {
         func refuse(_ error: Bus1Error) {
             asker.lookUps[request] = nil
             self.refuse(.lookUp, request, to: asker, error)
         }
-        guard let owner = peers[publication.owner] else { return refuse(Bus1Error(.nodeReleased, "look a name up")) }
+        guard let owner = peers[publication.owner] else {
+            return refuse(Bus1Error(.nodeReleased, "look a name up"))
+        }
         guard mayLookUp(publication, owner: owner, asker: asker) else {
             return refuse(Bus1Error(.denied, "look a name up"))
         }
@@ -93,20 +108,23 @@ extension Broker {
             guard asker.lookUps[request] != nil else { return }
             if let error { return refuse(error) }
             guard let number = addHolder(asker, of: publication.node, owner: owner) else {
-                return refuse(overQuota(.handles, used: Int(Int32.max), limit: Int(Int32.max), owner.account))
+                return refuse(
+                    overQuota(.handles, used: Int(Int32.max), limit: Int(Int32.max), owner.account))
             }
             asker.lookUps[request] = nil
             answer(.lookUp, request, to: asker, GrantedBody(number, of: owner))
         }
     }
 
-    private func mayLookUp(_ publication: Publication, owner: BrokerPeer, asker: BrokerPeer) -> Bool {
+    private func mayLookUp(_ publication: Publication, owner: BrokerPeer, asker: BrokerPeer) -> Bool
+    {
         // The overflow user stands for many, so that having that number in common says nothing.
         let isSameUser = asker.account.uid == owner.account.uid && asker.account.uid != overflowUID
         switch publication.access {
         case .sameUser: return isSameUser || asker.process === owner.process
         case .users(let users):
-            return isSameUser || asker.account.uid != overflowUID && users.contains(asker.account.uid)
+            return isSameUser
+                || asker.account.uid != overflowUID && users.contains(asker.account.uid)
         case .anyone: return true
         }
     }

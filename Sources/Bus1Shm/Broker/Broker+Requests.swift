@@ -4,7 +4,8 @@ import Glibc
 
 /// What is not sent at once waits; who lets more than this wait is severed.
 private let queuedMessagesMax = 2048
-/// Who has more than this waiting gets no further news on account of others: those others are refused.
+/// Who has more than this waiting gets no further news on account of others: those others are
+/// refused.
 private let queuedNewsMax = 1024
 
 extension Broker {
@@ -15,7 +16,8 @@ extension Broker {
         switch (peer.phase, message.kind) {
         case (.new, .hello): try hello(message, from: peer)
         case (.welcomed, .mapped): try mapped(message, from: peer)
-        case (.new, .goodbye), (.welcomed, .goodbye), (.member, .goodbye): goodbye(message, from: peer)
+        case (.new, .goodbye), (.welcomed, .goodbye), (.member, .goodbye):
+            goodbye(message, from: peer)
         case (.member, .publish): try publish(message, from: peer)
         case (.member, .unpublish): try unpublish(message, from: peer)
         case (.member, .lookUp): try lookUp(message, from: peer)
@@ -37,7 +39,9 @@ extension Broker {
     func whole<Body: BitwiseCopyable>(
         _ message: ControlMessage, _ type: Body.Type, roles: ControlRoles = []
     ) throws(Failure) -> Body {
-        guard let body = message.wholeBody(type), message.header.roles == roles else { throw .sever }
+        guard let body = message.wholeBody(type), message.header.roles == roles else {
+            throw .sever
+        }
         return body
     }
 
@@ -47,14 +51,19 @@ extension Broker {
         _ message: ControlMessage, from peer: BrokerPeer, _ body: Body, roles: ControlRoles = [],
         descriptors: [SharedDescriptor] = []
     ) {
-        answer(message.kind, message.header.request, to: peer, body, roles: roles, descriptors: descriptors)
+        answer(
+            message.kind, message.header.request, to: peer, body, roles: roles,
+            descriptors: descriptors)
     }
 
     func answer<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ request: UInt32, to peer: BrokerPeer, _ body: Body, roles: ControlRoles = [],
+        _ kind: ControlKind, _ request: UInt32, to peer: BrokerPeer, _ body: Body,
+        roles: ControlRoles = [],
         descriptors: [SharedDescriptor] = []
     ) {
-        send(ControlMessage(kind, request: request, body, roles: roles, descriptors: descriptors), to: peer)
+        send(
+            ControlMessage(kind, request: request, body, roles: roles, descriptors: descriptors),
+            to: peer)
     }
 
     func refuse(_ message: ControlMessage, from peer: BrokerPeer, _ error: Bus1Error) {
@@ -63,7 +72,8 @@ extension Broker {
 
     func refuse(_ kind: ControlKind, _ request: UInt32, to peer: BrokerPeer, _ error: Bus1Error) {
         send(
-            ControlMessage(kind, request: request, status: error.code.rawValue, RefusalBody(error)), to: peer)
+            ControlMessage(kind, request: request, status: error.code.rawValue, RefusalBody(error)),
+            to: peer)
     }
 
     /// Tells a peer what it did not ask for. Its attention follows.
@@ -77,14 +87,16 @@ extension Broker {
     /// Whether news on account of another peer can still be queued for this one.
     func checkQueue(of peer: BrokerPeer, on behalf: BrokerPeer) throws(Failure) {
         guard peer.queue.count < queuedNewsMax else {
-            throw .refuse(overQuota(.messages, used: peer.queue.count, limit: queuedNewsMax, peer.account))
+            throw .refuse(
+                overQuota(.messages, used: peer.queue.count, limit: queuedNewsMax, peer.account))
         }
     }
 
     func overQuota(_ resource: Resource, used: Int, limit: Int, _ account: Account) -> Bus1Error {
         Bus1Error(
             .overQuota, "ask the broker",
-            refusal: Bus1Error.Refusal(resource: resource, used: used, limit: limit, account: account))
+            refusal: Bus1Error.Refusal(
+                resource: resource, used: used, limit: limit, account: account))
     }
 
     // MARK: Sending
@@ -110,14 +122,16 @@ extension Broker {
             let message = peer.queue[sent]
             let descriptors = message.borrowedDescriptors
             let result = bus1_sys_socket_send(
-                socket.rawValue, message.bytes, message.bytes.count, descriptors, Int32(descriptors.count))
+                socket.rawValue, message.bytes, message.bytes.count, descriptors,
+                Int32(descriptors.count))
             switch -result {
             case 0:
                 sent += 1
                 news = news || message.kind.isUnasked
             case EAGAIN:
                 peer.waitsForRoom = true
-                _ = bus1_sys_loop_ready(loop, socket.rawValue, true, Token(.room, UInt64(peer.id.rawValue)).rawValue)
+                _ = bus1_sys_loop_ready(
+                    loop, socket.rawValue, true, Token(.room, UInt64(peer.id.rawValue)).rawValue)
                 break sending
             case ETOOMANYREFS, ENOBUFS, ENOMEM:
                 crowded.insert(peer.id)
@@ -130,7 +144,8 @@ extension Broker {
         peer.queue.removeFirst(sent)
         // After it is on the socket: who sees the attention finds the message.
         if news { peer.outbox?.attend() }
-        // The end of the connection is reported by the loop as well, with what the peer had sent before.
+        // The end of the connection is reported by the loop as well, with what the peer had sent
+        // before.
         if failed { peer.queue.removeAll() }
     }
 

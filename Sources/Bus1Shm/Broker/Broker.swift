@@ -2,11 +2,12 @@ import CBus1System
 import CShmRing
 import Glibc
 
-/// The small trusted part: makes shared memory, introduces peers, buries the dead. It is on no message's path.
+/// The small trusted part: makes shared memory, introduces peers, buries the dead. It is on no
+/// message's path.
 ///
-/// One thread, one loop; every request is answered from what is in memory, and whatever must wait for somebody else is
-/// kept as a continuation. It never waits for a peer: what a peer does not read is queued up to a bound, then the peer is
-/// severed.
+/// One thread, one loop; every request is answered from what is in memory, and whatever must wait
+/// for somebody else is kept as a continuation. It never waits for a peer: what a peer does not
+/// read is queued up to a bound, then the peer is severed.
 final class Broker {
     enum Mode {
         /// A thread of the process that came first. Ends when nobody is connected any more.
@@ -46,7 +47,8 @@ final class Broker {
     var tickets: [Ticket: BrokerTicket] = [:]
     var introductions: [PairKey: PendingIntroduction] = [:]
     var linkSockets: Set<PairKey> = []
-    /// Claim words of the dead that may still hold a position: final, since nobody writes them any more.
+    /// Claim words of the dead that may still hold a position: final, since nobody writes them any
+    /// more.
     var unburied: [PeerID: Unburied] = [:]
     var lastPeer: UInt32 = 0
     var lastRing: UInt32 = 0
@@ -54,7 +56,8 @@ final class Broker {
     var lastProcess: UInt64 = 0
     var deaths: UInt32 = 0
     var connectionCount = 0
-    /// To whom something could not be sent because too many descriptors are in flight: tried again by time.
+    /// To whom something could not be sent because too many descriptors are in flight: tried again
+    /// by time.
     var crowded: Set<PeerID> = []
     var hasServed = false
     private var isStopping = false
@@ -104,7 +107,8 @@ final class Broker {
 
     /// Serves a listening socket until `stopEvent` is signalled.
     init(
-        listener: SharedDescriptor, stopEvent: SharedDescriptor, mode: Mode, limits: BusLimits = BusLimits()
+        listener: SharedDescriptor, stopEvent: SharedDescriptor, mode: Mode,
+        limits: BusLimits = BusLimits()
     ) throws(Bus1Error) {
         self.mode = mode
         self.limits = limits
@@ -122,7 +126,9 @@ final class Broker {
         var loop: OpaquePointer?
         let allowsUring = bus1_sys_environment("BUS1_NO_URING").map { $0.pointee == 0 } ?? true
         let result = bus1_sys_loop_create(allowsUring, &loop)
-        guard result == 0, let loop else { throw Bus1Error(.system, "start a broker", errno: -result) }
+        guard result == 0, let loop else {
+            throw Bus1Error(.system, "start a broker", errno: -result)
+        }
         self.loop = loop
         spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
     }
@@ -157,9 +163,11 @@ final class Broker {
         switch token.subject {
         case .listener: accepted(event.result)
         case .stop: isStopping = true
-        case .packets: received(event, from: PeerID(rawValue: UInt32(truncatingIfNeeded: token.number)))
+        case .packets:
+            received(event, from: PeerID(rawValue: UInt32(truncatingIfNeeded: token.number)))
         case .room:
-            guard let peer = peers[PeerID(rawValue: UInt32(truncatingIfNeeded: token.number))] else { return }
+            guard let peer = peers[PeerID(rawValue: UInt32(truncatingIfNeeded: token.number))]
+            else { return }
             peer.waitsForRoom = false
             flush(peer)
         case .process: processEnded(token.number)
@@ -185,7 +193,8 @@ final class Broker {
             let descriptor = Descriptor(owning: socket)
             let limit = Int(clamping: bus1_sys_descriptor_limit())
             let refusal = Bus1Error.Refusal(
-                resource: .descriptors, used: limit, limit: limit, account: Account(uid: geteuid(), pid: getpid()))
+                resource: .descriptors, used: limit, limit: limit,
+                account: Account(uid: geteuid(), pid: getpid()))
             dismiss(descriptor.rawValue, Bus1Error(.overQuota, "join the bus", refusal: refusal))
         }
         spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
@@ -207,7 +216,10 @@ final class Broker {
         }
         // A descriptor that found no place in our table is our shortage, not the peer's fault.
         let isCut = event.control_truncated
-        guard let message = ControlMessage(received: copy, descriptors: descriptors, someAreLost: isCut) else {
+        guard
+            let message = ControlMessage(
+                received: copy, descriptors: descriptors, someAreLost: isCut)
+        else {
             sever(peer, .severed)
             return
         }
@@ -242,7 +254,9 @@ final class Broker {
         guard result == 0 else { throw Bus1Error(result: result, "seal a segment") }
     }
 
-    static func reopenReadOnly(_ descriptor: borrowing Descriptor) throws(Bus1Error) -> SharedDescriptor {
+    static func reopenReadOnly(_ descriptor: borrowing Descriptor) throws(Bus1Error)
+        -> SharedDescriptor
+    {
         let reopened = try create("reopen a segment for reading") { out in
             bus1_sys_reopen_read_only(descriptor.rawValue, out)
         }

@@ -1,13 +1,16 @@
 import CShmRing
 
-/// A segment as the broker maps it. The one place of the broker that touches shared memory: everything goes through
-/// functions of CShmRing, which bound what they read by the mapping.
+/// A segment as the broker maps it. The one place of the broker that touches shared memory:
+/// everything goes through functions of CShmRing, which bound what they read by the mapping.
 struct BrokerMapping: ~Copyable {
     private var mapping: shmring_mapping
 
-    init(_ descriptor: Int32, _ kind: shmring_segment_kind, _ access: shmring_access) throws(Bus1Error) {
+    init(_ descriptor: Int32, _ kind: shmring_segment_kind, _ access: shmring_access)
+        throws(Bus1Error)
+    {
         mapping = shmring_mapping()
-        let result = shmring_segment_map(descriptor, kind, access, 0, false, false, nil, nil, &mapping)
+        let result = shmring_segment_map(
+            descriptor, kind, access, 0, false, false, nil, nil, &mapping)
         guard result == 0 else { throw Bus1Error(result: result, "map a segment") }
     }
 
@@ -42,7 +45,9 @@ struct BrokerMapping: ~Copyable {
         while true {
             let part = [shmring_claim](unsafeUninitializedCapacity: batch) { buffer, count in
                 count = withUnsafePointer(to: mapping) {
-                    Int(shmring_claims_copy($0, lanes, next, buffer.baseAddress, UInt32(batch), &next))
+                    Int(
+                        shmring_claims_copy(
+                            $0, lanes, next, buffer.baseAddress, UInt32(batch), &next))
                 }
             }
             claims += part
@@ -66,7 +71,9 @@ struct BrokerMapping: ~Copyable {
     /// Announces the end of a peer; its stamp.
     func announce(_ dead: PeerID, generation: UInt32, clock: shmring_clock) -> UInt64 {
         withUnsafePointer(to: mapping) { page in
-            withUnsafePointer(to: clock) { shmring_bus_announce(page, $0, generation, dead.rawValue) }
+            withUnsafePointer(to: clock) {
+                shmring_bus_announce(page, $0, generation, dead.rawValue)
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ final class BrokerPeer {
         case welcomed
         /// A peer like any other.
         case member
-        /// Its connection is cut, its process lives: its words may still change, and nobody is told that it is dead.
+        /// Its connection is cut, its process lives: its words may still change, and nobody is told
+        /// that it is dead.
         case severed
         /// Announced, or about to be.
         case dead
@@ -32,7 +33,8 @@ final class BrokerPeer {
     var domainByProcess = DomainID(rawValue: 0)
     var ticket: BrokerTicket?
 
-    // Its memory. The descriptors bear the right to map it for writing, and are closed once both sides have.
+    // Its memory. The descriptors bear the right to map it for writing, and are closed once both
+    // sides have.
     var claims: BrokerMapping?
     var outbox: BrokerMapping?
     var claimsWritable: SharedDescriptor?
@@ -65,14 +67,16 @@ final class BrokerPeer {
 
     var isAlive: Bool { phase == .member }
 
-    /// The trust domain as which this peer writes to another one: the stricter wish of the two holds.
+    /// The trust domain as which this peer writes to another one: the stricter wish of the two
+    /// holds.
     func domain(toward receiver: BrokerPeer) -> DomainID {
         receiver.isolation == .process ? domainByProcess : domain
     }
 
     var domain: DomainID { isolation == .process ? domainByProcess : domainByUser }
 
-    /// A grant number that this peer, as an owner, has not seen yet; nil when there is none any more.
+    /// A grant number that this peer, as an owner, has not seen yet; nil when there is none any
+    /// more.
     func nextGrantNumber() -> GrantNumber? {
         guard lastGrant < GrantNumber.madeByBroker - 1 else { return nil }
         lastGrant += 1
@@ -150,7 +154,8 @@ final class BrokerRing {
         self.isAcknowledged = isAcknowledged
     }
 
-    /// An index for a new sender: a fresh one, and only when there is none, the one that has been free for longest.
+    /// An index for a new sender: a fresh one, and only when there is none, the one that has been
+    /// free for longest.
     func addSender(_ peer: PeerID) -> UInt16? {
         var index: UInt16
         if nextIndex < SHMRING_SENDERS_MAX {

@@ -24,7 +24,10 @@ enum BrokerThread {
         let lock: SharedDescriptor
         let atEnd: @Sendable () -> Void
 
-        init(_ broker: Broker, files: UInt64, lock: SharedDescriptor, atEnd: @escaping @Sendable () -> Void) {
+        init(
+            _ broker: Broker, files: UInt64, lock: SharedDescriptor,
+            atEnd: @escaping @Sendable () -> Void
+        ) {
             self.broker = broker
             self.files = files
             self.lock = lock
@@ -32,10 +35,11 @@ enum BrokerThread {
         }
     }
 
-    /// Binds the socket and starts the thread. When this returns, others can connect. `atEnd` is called on the thread when
-    /// the files are gone; `stopEvent`, signalled, makes that happen.
+    /// Binds the socket and starts the thread. When this returns, others can connect. `atEnd` is
+    /// called on the thread when the files are gone; `stopEvent`, signalled, makes that happen.
     static func start(
-        _ address: BusAddress, lock: consuming Descriptor, mode: Broker.Mode, stopEvent: SharedDescriptor? = nil,
+        _ address: BusAddress, lock: consuming Descriptor, mode: Broker.Mode,
+        stopEvent: SharedDescriptor? = nil,
         atEnd: @escaping @Sendable () -> Void = {}
     ) throws(Bus1Error) {
         let directory = try address.openDirectory()
@@ -54,12 +58,16 @@ enum BrokerThread {
             // A child of this process must not keep the lock or the socket alive.
             bus1_sys_close_on_fork(lock.rawValue, true)
             bus1_sys_close_on_fork(listening.rawValue, true)
-            let start = Unmanaged.passRetained(Start(broker, files: number, lock: lock, atEnd: atEnd))
+            let start = Unmanaged.passRetained(
+                Start(broker, files: number, lock: lock, atEnd: atEnd))
             running.withLock { state in
-                guard let index = state.files.firstIndex(where: { $0.number == number }) else { return }
+                guard let index = state.files.firstIndex(where: { $0.number == number }) else {
+                    return
+                }
                 state.files[index].loopName = broker.loopName
             }
-            let started = bus1_sys_thread_start("bus1-broker", { BrokerThread.main($0!) }, start.toOpaque())
+            let started = bus1_sys_thread_start(
+                "bus1-broker", { BrokerThread.main($0!) }, start.toOpaque())
             guard started == 0 else {
                 start.release()
                 throw Bus1Error(.system, "start a broker", errno: -started)
@@ -80,8 +88,9 @@ enum BrokerThread {
     private static func main(_ context: UnsafeMutableRawPointer) {
         let start = Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
         start.broker.run()
-        // The socket's name goes first: whoever finds the lock free must not find a socket that nobody serves. Then the
-        // listener is closed with the broker, which tells those in its queue to look again.
+        // The socket's name goes first: whoever finds the lock free must not find a socket that
+        // nobody serves. Then the listener is closed with the broker, which tells those in its
+        // queue to look again.
         removeFiles(start.files)
         bus1_sys_close_on_fork(start.broker.listener.rawValue, false)
         bus1_sys_close_on_fork(start.lock.rawValue, false)
@@ -94,7 +103,8 @@ enum BrokerThread {
             state.last += 1
             state.files.append(
                 Files(
-                    number: state.last, directory: directory, name: address.name, lockName: address.lockName,
+                    number: state.last, directory: directory, name: address.name,
+                    lockName: address.lockName,
                     process: getpid()))
             return state.last
         }
@@ -102,14 +112,17 @@ enum BrokerThread {
 
     private static func removeFiles(_ number: UInt64) {
         let files = running.withLock { state -> Files? in
-            guard let index = state.files.firstIndex(where: { $0.number == number }) else { return nil }
+            guard let index = state.files.firstIndex(where: { $0.number == number }) else {
+                return nil
+            }
             return state.files.remove(at: index)
         }
         if let files { remove(files) }
     }
 
     private static func removeAllFiles() {
-        // Another thread may hold the lock for good while the process exits: then the next broker replaces the files.
+        // Another thread may hold the lock for good while the process exits: then the next broker
+        // replaces the files.
         let files = running.withLockIfAvailable { state in
             defer { state.files.removeAll() }
             return state.files

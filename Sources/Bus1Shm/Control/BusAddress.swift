@@ -8,7 +8,8 @@ struct BusAddress {
     /// One of the default places: only its user may own it or look into it.
     let isPrivate: Bool
 
-    /// `$BUS1_PATH`, else `$XDG_RUNTIME_DIR/bus1/bus`, else `/tmp/bus1-UID/bus`; unless the bus names a path.
+    /// `$BUS1_PATH`, else `$XDG_RUNTIME_DIR/bus1/bus`, else `/tmp/bus1-UID/bus`; unless the bus
+    /// names a path.
     init(_ bus: Bus) {
         if !bus.path.isEmpty {
             self.init(path: bus.path)
@@ -27,7 +28,8 @@ struct BusAddress {
             return
         }
         let directory = slash == path.startIndex ? "/" : String(path[..<slash])
-        self.init(directory: directory, name: String(path[path.index(after: slash)...]), isPrivate: false)
+        self.init(
+            directory: directory, name: String(path[path.index(after: slash)...]), isPrivate: false)
     }
 
     private init(directory: String, name: String, isPrivate: Bool) {
@@ -38,14 +40,18 @@ struct BusAddress {
 
     var lockName: String { name + ".lock" }
 
-    /// Opens the directory, which is made if it is a default one. `denied`: others could replace what is in it.
+    /// Opens the directory, which is made if it is a default one. `denied`: others could replace
+    /// what is in it.
     func openDirectory() throws(Bus1Error) -> Descriptor {
-        guard !name.isEmpty, name != ".", name != ".." else { throw Bus1Error(.mismatch, "open the bus's directory") }
+        guard !name.isEmpty, name != ".", name != ".." else {
+            throw Bus1Error(.mismatch, "open the bus's directory")
+        }
         var descriptor: Int32 = -1
         let result = bus1_sys_directory_open(directory, isPrivate, geteuid(), &descriptor)
         switch -result {
         case 0: return Descriptor(owning: descriptor)
-        case EPERM, EACCES, ELOOP: throw Bus1Error(.denied, "open the bus's directory", errno: -result)
+        case EPERM, EACCES, ELOOP:
+            throw Bus1Error(.denied, "open the bus's directory", errno: -result)
         default: throw Bus1Error(.system, "open the bus's directory", errno: -result)
         }
     }

@@ -2,15 +2,20 @@ import CBus1System
 import CShmRing
 import Glibc
 
-/// How long an answer to something the broker can answer at once may take, where the caller set no bound of its own.
+/// How long an answer to something the broker can answer at once may take, where the caller set no
+/// bound of its own.
 private let cancelPatience = Duration.seconds(1)
 
 extension ControlConnection {
     /// Says hello and waits for the welcome.
-    func hello(_ bus: Bus, _ options: ControlOptions, until deadline: Deadline) throws(Bus1Error) -> Welcome {
+    func hello(_ bus: Bus, _ options: ControlOptions, until deadline: Deadline) throws(Bus1Error)
+        -> Welcome
+    {
         let body = HelloBody(
-            versionMin: controlVersionMin, version: controlVersion, layoutMin: SHMRING_LAYOUT_VERSION_MIN,
-            layout: SHMRING_LAYOUT_VERSION, lanes: options.lanes, slots: options.slots, slotBytes: options.slotBytes,
+            versionMin: controlVersionMin, version: controlVersion,
+            layoutMin: SHMRING_LAYOUT_VERSION_MIN,
+            layout: SHMRING_LAYOUT_VERSION, lanes: options.lanes, slots: options.slots,
+            slotBytes: options.slotBytes,
             isolation: bus.isolation.rawValue, ticket: options.ticket)
         let answer = try ask(.hello, body, "join the bus", until: deadline)
         guard let welcome = Welcome(answer) else { throw sever("join the bus") }
@@ -19,17 +24,20 @@ extension ControlConnection {
 
     /// Sends a request and waits for its answer. What comes unasked meanwhile is kept.
     func ask<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [SharedDescriptor] = [],
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [],
+        descriptors: [SharedDescriptor] = [],
         _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> ControlMessage {
         let request = try send(
-            kind, body, tail: tail, roles: roles, descriptors: descriptors, operation, until: deadline)
+            kind, body, tail: tail, roles: roles, descriptors: descriptors, operation,
+            until: deadline)
         do {
             return try answer(to: request, kind, operation, until: deadline)
         } catch {
             guard error.code == .timedOut, kind == .lookUp else { throw error }
         }
-        // The look-up may be answered at this very moment, and a right that is given must not be lost.
+        // The look-up may be answered at this very moment, and a right that is given must not be
+        // lost.
         let patience = Deadline.after(cancelPatience)
         _ = try send(.cancel, CancelBody(request: request), operation, until: patience)
         do {
@@ -48,7 +56,8 @@ extension ControlConnection {
     }
 
     private func send<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [], descriptors: [SharedDescriptor] = [],
+        _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [],
+        descriptors: [SharedDescriptor] = [],
         _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> UInt32 {
         lastRequest = lastRequest == .max ? 1 : lastRequest + 1
@@ -119,7 +128,9 @@ extension ControlConnection {
         default: break
         }
         let mine = Array(descriptors.prefix(Int(descriptorCount)))
-        guard let message = ControlMessage(received: bytes, descriptors: mine) else { throw sever(operation) }
+        guard let message = ControlMessage(received: bytes, descriptors: mine) else {
+            throw sever(operation)
+        }
         if message.kind == .severed {
             // The code is all that is kept; the one who meets it first learns the details.
             let error = Bus1Error(refusal: message, operation) ?? Bus1Error(.severed, operation)

@@ -15,10 +15,11 @@ struct ControlOptions {
 
 /// A peer's end of its connection to the broker.
 ///
-/// Requests block until they are answered or their deadline passes; everything else returns at once. What the broker
-/// says unasked is kept in the order in which it came, for ``nextEvent()``. Before it sends such a message it changes
-/// nothing; after it has put it on the socket it counts up `attention` in the peer's outbox and wakes whoever waits on
-/// that word. So a receiver reads one word of memory, and calls ``nextEvent()`` until that returns nil when it changed.
+/// Requests block until they are answered or their deadline passes; everything else returns at
+/// once. What the broker says unasked is kept in the order in which it came, for ``nextEvent()``.
+/// After it has put such a message on the socket, the broker counts up `attention` in the peer's
+/// outbox and wakes whoever waits on that word. So a receiver reads one word of memory; when it
+/// changed, it calls ``nextEvent()`` until that returns nil.
 ///
 /// NOTE - not Sendable: it belongs to the isolation domain that receives.
 final class ControlConnection {
@@ -39,7 +40,8 @@ final class ControlConnection {
 
     /// Connects to the bus's broker, or becomes it if there is none, and says hello.
     static func open(
-        _ bus: Bus, _ options: ControlOptions = .init(), until deadline: Deadline = .after(.seconds(10))
+        _ bus: Bus, _ options: ControlOptions = .init(),
+        until deadline: Deadline = .after(.seconds(10))
     ) throws(Bus1Error) -> ControlConnection {
         while true {
             let connection = ControlConnection(socket: try Rendezvous.connect(bus, until: deadline))
@@ -49,30 +51,38 @@ final class ControlConnection {
                 connection.welcome = consume welcome
                 return connection
             } catch {
-                // A broker that was just going away took the connection with it: there will be another.
-                guard error.code == .severed, connection.severedBecause == nil, !deadline.hasPassed else { throw error }
+                // A broker that was just going away took the connection with it: there will be
+                // another.
+                guard error.code == .severed, connection.severedBecause == nil, !deadline.hasPassed
+                else { throw error }
             }
         }
     }
 
     /// What the broker said first. Once.
     func takeWelcome() -> Welcome {
-        guard let welcome = welcome.take() else { preconditionFailure("the welcome can be taken once") }
+        guard let welcome = welcome.take() else {
+            preconditionFailure("the welcome can be taken once")
+        }
         return welcome
     }
 
-    /// For poll(2) and epoll: readable when ``nextEvent()`` may return something, or the connection ended.
+    /// For poll(2) and epoll: readable when ``nextEvent()`` may return something, or the connection
+    /// ended.
     var descriptor: Int32 { socket.rawValue }
 
     // MARK: Requests
 
-    /// Claims and outbox are mapped: the broker seals them, and others may be introduced to this peer.
+    /// Claims and outbox are mapped: the broker seals them, and others may be introduced to this
+    /// peer.
     func confirmMapped(until deadline: Deadline = .never) throws(Bus1Error) {
         _ = try ask(.mapped, EmptyBody(), "confirm the mappings", until: deadline)
     }
 
     /// Publishes a node under a name of 1 to 255 bytes. `node` returns in ``HolderAdded``.
-    func publish(_ name: String, node: UInt64, access: Access, until deadline: Deadline = .never) throws(Bus1Error) {
+    func publish(_ name: String, node: UInt64, access: Access, until deadline: Deadline = .never)
+        throws(Bus1Error)
+    {
         let name = try Self.nameBytes(name, "publish a node")
         var users: [UInt32] = []
         let rule: UInt32
@@ -83,7 +93,8 @@ final class ControlConnection {
         }
         guard users.count <= controlUsersMax else { throw Bus1Error(.tooLarge, "publish a node") }
         let body = PublishBody(
-            node: node, access: rule, userCount: UInt32(users.count), nameLength: UInt32(name.count))
+            node: node, access: rule, userCount: UInt32(users.count), nameLength: UInt32(name.count)
+        )
         let tail = users.flatMap { user in withUnsafeBytes(of: user) { Array($0) } } + name
         _ = try ask(.publish, body, tail: tail, "publish a node", until: deadline)
     }
@@ -95,55 +106,78 @@ final class ControlConnection {
         _ = try ask(.unpublish, body, tail: name, "take a name back", until: deadline)
     }
 
-    /// The right to send to the node that is published under a name. If `wait`, waits until it is published, or the
-    /// deadline. If the owner was not known yet, its ``ControlEvent/introduced(_:)`` is in the queue of events.
-    func lookUp(_ name: String, wait: Bool = true, until deadline: Deadline) throws(Bus1Error) -> Grant {
+    /// The right to send to the node that is published under a name. If `wait`, waits until it is
+    /// published, or the deadline. If the owner was not known yet, its
+    /// ``ControlEvent/introduced(_:)`` is in the queue of events.
+    func lookUp(_ name: String, wait: Bool = true, until deadline: Deadline) throws(Bus1Error)
+        -> Grant
+    {
         let name = try Self.nameBytes(name, "look a name up")
         let body = NameBody(nameLength: UInt32(name.count), wait: wait ? 1 : 0)
         let answer = try ask(.lookUp, body, tail: name, "look a name up", until: deadline)
-        guard let granted = answer.wholeBody(GrantedBody.self) else { throw sever("look a name up") }
+        guard let granted = answer.wholeBody(GrantedBody.self) else {
+            throw sever("look a name up")
+        }
         return Grant(granted)
     }
 
-    /// Gives `holder` the right to send to an own node, under a number of the caller's choice (top bit clear, never
-    /// used before). The holder finds ``ControlEvent/granted(_:)``; both find `introduced` before, if they were not.
+    /// Gives `holder` the right to send to an own node, under a number of the caller's choice (top
+    /// bit clear, never used before). The holder finds ``ControlEvent/granted(_:)``; both find
+    /// `introduced` before, if they were not.
     ///
-    /// Only to peers of the same process or trust domain, or already introduced: otherwise `denied`.
-    func grant(_ number: GrantNumber, node: UInt64, to holder: PeerID, until deadline: Deadline = .never) throws(Bus1Error) {
+    /// Only to peers of the same process or trust domain, or already introduced: otherwise
+    /// `denied`.
+    func grant(
+        _ number: GrantNumber, node: UInt64, to holder: PeerID, until deadline: Deadline = .never
+    ) throws(Bus1Error) {
         let body = GrantBody(node: node, number: number.rawValue, holder: holder.rawValue)
         _ = try ask(.grant, body, "grant a node", until: deadline)
     }
 
     /// One thing that a ticket brings.
     enum TicketContent {
-        /// An own node, under a grant number of the caller's choice (top bit clear, never used before).
+        /// An own node, under a grant number of the caller's choice (top bit clear, never used
+        /// before).
         case own(node: UInt64, number: GrantNumber)
-        /// What another peer's node has been granted to this peer: the broker makes a new grant of it.
+        /// What another peer's node has been granted to this peer: the broker makes a new grant of
+        /// it.
         case held(owner: PeerID, number: GrantNumber)
     }
 
-    /// A ticket that brings whoever shows it first, in hello, those rights in that order. Void when this peer dies.
-    func makeTicket(_ contents: [TicketContent], until deadline: Deadline = .never) throws(Bus1Error) -> Ticket {
-        guard contents.count <= controlTicketItemsMax else { throw Bus1Error(.tooLarge, "make a ticket") }
+    /// A ticket that brings whoever shows it first, in hello, those rights in that order. Void when
+    /// this peer dies.
+    func makeTicket(_ contents: [TicketContent], until deadline: Deadline = .never)
+        throws(Bus1Error) -> Ticket
+    {
+        guard contents.count <= controlTicketItemsMax else {
+            throw Bus1Error(.tooLarge, "make a ticket")
+        }
         let own = ownPeer
         let tail = contents.flatMap { content in
             let item =
                 switch content {
-                case .own(let node, let number): TicketItem(node: node, owner: own.rawValue, number: number.rawValue)
-                case .held(let owner, let number): TicketItem(node: 0, owner: owner.rawValue, number: number.rawValue)
+                case .own(let node, let number):
+                    TicketItem(node: node, owner: own.rawValue, number: number.rawValue)
+                case .held(let owner, let number):
+                    TicketItem(node: 0, owner: owner.rawValue, number: number.rawValue)
                 }
             return withUnsafeBytes(of: item) { Array($0) }
         }
         let body = TicketBody(count: UInt32(contents.count))
         let answer = try ask(.ticket, body, tail: tail, "make a ticket", until: deadline)
-        guard let made = answer.wholeBody(TicketMadeBody.self), !made.ticket.isNone else { throw sever("make a ticket") }
+        guard let made = answer.wholeBody(TicketMadeBody.self), !made.ticket.isNone else {
+            throw sever("make a ticket")
+        }
         return made.ticket
     }
 
     /// Takes a ticket back. False when it was used already.
-    func cancelTicket(_ ticket: Ticket, until deadline: Deadline = .never) throws(Bus1Error) -> Bool {
+    func cancelTicket(_ ticket: Ticket, until deadline: Deadline = .never) throws(Bus1Error) -> Bool
+    {
         do {
-            _ = try ask(.ticketCancel, TicketMadeBody(ticket: ticket), "take a ticket back", until: deadline)
+            _ = try ask(
+                .ticketCancel, TicketMadeBody(ticket: ticket), "take a ticket back", until: deadline
+            )
             return true
         } catch {
             guard error.code == .noSuchHandle else { throw error }
@@ -151,8 +185,9 @@ final class ControlConnection {
         }
     }
 
-    /// Has the ring of this peer's own trust domain made now, so that introductions inside it need no acknowledgement.
-    /// It comes as ``ControlEvent/ringAdded(_:)``, before the answer; also publish and grant see to it.
+    /// Has the ring of this peer's own trust domain made now, so that introductions inside it need
+    /// no acknowledgement. It comes as ``ControlEvent/ringAdded(_:)``, before the answer; also
+    /// publish and grant see to it.
     func makeOwnRing(until deadline: Deadline = .never) throws(Bus1Error) -> RingID {
         let answer = try ask(.ownRing, EmptyBody(), "make a ring", until: deadline)
         guard let ring = answer.wholeBody(RingBody.self) else { throw sever("make a ring") }
@@ -164,40 +199,54 @@ final class ControlConnection {
         try tell(.ringAcknowledged, RingBody(ring: ring.rawValue), "acknowledge a ring")
     }
 
-    /// A socket for descriptors between this peer and an introduced one, which finds ``ControlEvent/linkSocket(_:_:)``. nil
-    /// when the other asked first: then that event is in this peer's queue.
-    func linkSocket(to peer: PeerID, until deadline: Deadline = .never) throws(Bus1Error) -> Descriptor? {
-        let answer = try ask(.linkSocket, PeerBody(peer: peer.rawValue), "make a link's socket", until: deadline)
+    /// A socket for descriptors between this peer and an introduced one, which finds
+    /// ``ControlEvent/linkSocket(_:_:)``. nil when the other asked first: then that event is in
+    /// this peer's queue.
+    func linkSocket(to peer: PeerID, until deadline: Deadline = .never) throws(Bus1Error)
+        -> Descriptor?
+    {
+        let answer = try ask(
+            .linkSocket, PeerBody(peer: peer.rawValue), "make a link's socket", until: deadline)
         return answer.take(.socket)
     }
 
-    /// Whoever writes into this ring of this peer's, now or later, gets this eventfd to wake it with.
-    func setRingEvent(_ ring: RingID, eventDescriptor: Int32, until deadline: Deadline = .never) throws(Bus1Error) {
+    /// Whoever writes into this ring of this peer's, now or later, gets this eventfd to wake it
+    /// with.
+    func setRingEvent(_ ring: RingID, eventDescriptor: Int32, until deadline: Deadline = .never)
+        throws(Bus1Error)
+    {
         let copy = fcntl(eventDescriptor, F_DUPFD_CLOEXEC, 3)
         guard copy >= 0 else { throw Bus1Error(.system, "set a ring's event", errno: errno) }
         _ = try ask(
-            .ringEvent, RingBody(ring: ring.rawValue), roles: .event, descriptors: [SharedDescriptor(Descriptor(owning: copy))],
+            .ringEvent, RingBody(ring: ring.rawValue), roles: .event,
+            descriptors: [SharedDescriptor(Descriptor(owning: copy))],
             "set a ring's event", until: deadline)
     }
 
     /// Whether the claim words of the dead and of the living name this position.
-    func askToBury(_ ring: RingID, position: UInt64, until deadline: Deadline = .never) throws(Bus1Error) -> BuryAnswer {
+    func askToBury(_ ring: RingID, position: UInt64, until deadline: Deadline = .never)
+        throws(Bus1Error) -> BuryAnswer
+    {
         let body = BuryBody(ring: ring.rawValue, position: position)
         let answer = try ask(.bury, body, "bury a claim", until: deadline)
-        guard let verdict = answer.wholeBody(BuryAnswerBody.self) else { throw sever("bury a claim") }
+        guard let verdict = answer.wholeBody(BuryAnswerBody.self) else {
+            throw sever("bury a claim")
+        }
         return BuryAnswer(
             deadClaimerNamesIt: verdict.deadClaimerNamesIt != 0,
             livingClaimerNamesIt: verdict.livingClaimerNamesIt != 0)
     }
 
-    /// Asks for the abort of a commit word of a stalled peer. Returns at once; the word itself is the answer.
+    /// Asks for the abort of a commit word of a stalled peer. Returns at once; the word itself is
+    /// the answer.
     func askToAbort(_ peer: PeerID, commitIndex: UInt32, generation: UInt32) throws(Bus1Error) {
-        let body = AbortAskBody(peer: peer.rawValue, commitIndex: commitIndex, generation: generation)
+        let body = AbortAskBody(
+            peer: peer.rawValue, commitIndex: commitIndex, generation: generation)
         try tell(.abortAsk, body, "ask for an abort")
     }
 
-    /// Ends the connection in order: the broker announces this peer's death before it answers, and nothing may be sent
-    /// afterwards. The connection is of no use any more, whatever the outcome.
+    /// Ends the connection in order: the broker announces this peer's death before it answers, and
+    /// nothing may be sent afterwards. The connection is of no use any more, whatever the outcome.
     func goodbye(until deadline: Deadline = .after(.seconds(1))) throws(Bus1Error) {
         _ = try ask(.goodbye, EmptyBody(), "close a peer", until: deadline)
         severedBecause = .shutDown

@@ -6,7 +6,8 @@ import CShmRing
 extension Welcome {
     init?(_ message: ControlMessage) {
         guard let body = message.wholeBody(WelcomeBody.self), body.peer != 0,
-            (1...SHMRING_LANES_MAX).contains(body.lanes), body.grantsOfTicket <= controlTicketItemsMax,
+            (1...SHMRING_LANES_MAX).contains(body.lanes),
+            body.grantsOfTicket <= controlTicketItemsMax,
             (SHMRING_LAYOUT_VERSION_MIN...SHMRING_LAYOUT_VERSION).contains(body.layout),
             let busPage = message.take(.busPage), let claims = message.take(.claims),
             let outbox = message.take(.outbox)
@@ -14,10 +15,12 @@ extension Welcome {
         self.init(
             peer: PeerID(rawValue: body.peer), domain: DomainID(rawValue: body.domain),
             account: Account(uid: body.uid, pid: body.pid),
-            broker: Account(uid: body.brokerUID, pid: body.brokerPID), layoutVersion: body.layout, lanes: body.lanes,
+            broker: Account(uid: body.brokerUID, pid: body.brokerPID), layoutVersion: body.layout,
+            lanes: body.lanes,
             slots: body.slots, slotBytes: body.slotBytes, grantsOfTicket: Int(body.grantsOfTicket),
             limits: BusLimits(
-                peers: body.peersMax, rings: body.ringsMax, names: body.namesMax, lookUps: body.lookUpsMax,
+                peers: body.peersMax, rings: body.ringsMax, names: body.namesMax,
+                lookUps: body.lookUpsMax,
                 tickets: body.ticketsMax),
             busPage: busPage, claims: claims, outbox: outbox)
     }
@@ -37,8 +40,10 @@ extension RingOffer {
             let descriptor = message.take(.ring)
         else { return nil }
         self.init(
-            ring: RingID(rawValue: body.ring), domain: DomainID(rawValue: body.domain), slots: body.slots,
-            slotBytes: body.slotBytes, mustAcknowledge: body.acknowledge != 0, descriptor: descriptor)
+            ring: RingID(rawValue: body.ring), domain: DomainID(rawValue: body.domain),
+            slots: body.slots,
+            slotBytes: body.slotBytes, mustAcknowledge: body.acknowledge != 0,
+            descriptor: descriptor)
     }
 }
 
@@ -53,7 +58,8 @@ extension Introduction {
             peer: PeerID(rawValue: body.peer), domain: DomainID(rawValue: body.domain),
             account: Account(uid: body.uid, pid: body.pid), ownRing: RingID(rawValue: body.ownRing),
             itsIndex: UInt16(body.itsIndex), itsRing: RingID(rawValue: body.itsRing),
-            ownIndex: UInt16(body.ownIndex), slots: body.slots, slotBytes: body.slotBytes, lanes: body.lanes,
+            ownIndex: UInt16(body.ownIndex), slots: body.slots, slotBytes: body.slotBytes,
+            lanes: body.lanes,
             ring: message.take(.ring), outbox: message.take(.outbox), boardOut: boardOut,
             boardIn: message.take(.boardIn), event: message.take(.event))
     }
@@ -72,7 +78,8 @@ extension ControlEvent {
             guard let body = message.wholeBody(GrantBody.self) else { return nil }
             self = .holderAdded(
                 HolderAdded(
-                    node: body.node, number: GrantNumber(rawValue: body.number), holder: PeerID(rawValue: body.holder)))
+                    node: body.node, number: GrantNumber(rawValue: body.number),
+                    holder: PeerID(rawValue: body.holder)))
         case .granted:
             guard let body = message.wholeBody(GrantedBody.self) else { return nil }
             self = .granted(
@@ -83,10 +90,12 @@ extension ControlEvent {
             guard let body = message.wholeBody(PeerBody.self) else { return nil }
             self = .peerDied(PeerID(rawValue: body.peer))
         case .linkSocketMade:
-            guard let body = message.wholeBody(PeerBody.self), let socket = message.take(.socket) else { return nil }
+            guard let body = message.wholeBody(PeerBody.self), let socket = message.take(.socket)
+            else { return nil }
             self = .linkSocket(PeerID(rawValue: body.peer), socket)
         case .ringEventAdded:
-            guard let body = message.wholeBody(RingBody.self), let event = message.take(.event) else { return nil }
+            guard let body = message.wholeBody(RingBody.self), let event = message.take(.event)
+            else { return nil }
             self = .ringEvent(RingID(rawValue: body.ring), event)
         default:
             return nil
@@ -97,12 +106,14 @@ extension ControlEvent {
 extension Bus1Error {
     /// What an answer with a status says. nil when it says nothing that can be.
     init?(refusal message: ControlMessage, _ operation: StaticString) {
-        guard let code = Code(rawValue: message.header.status), let body = message.wholeBody(RefusalBody.self)
+        guard let code = Code(rawValue: message.header.status),
+            let body = message.wholeBody(RefusalBody.self)
         else { return nil }
         var refusal: Refusal?
         if let resource = Resource(rawValue: body.resource) {
             refusal = Refusal(
-                resource: resource, used: Int(clamping: body.used), limit: Int(clamping: body.limit),
+                resource: resource, used: Int(clamping: body.used),
+                limit: Int(clamping: body.limit),
                 account: Account(uid: body.uid, pid: body.pid))
         }
         self.init(code, operation, errno: body.errno, refusal: refusal)

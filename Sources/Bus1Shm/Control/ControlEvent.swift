@@ -1,13 +1,17 @@
-/// What the broker tells a peer unasked. Everything that an answer refers to has been told before that answer.
+/// What the broker tells a peer unasked. Everything that an answer refers to has been told before
+/// that answer.
 enum ControlEvent: ~Copyable {
-    /// A ring of this peer's own has been made: map it for receiving. If `mustAcknowledge`, do so between two deliveries
-    /// with ``ControlConnection/acknowledge(_:)``: nobody writes into it before.
+    /// A ring of this peer's own has been made: map it for receiving. If `mustAcknowledge`, do so
+    /// between two deliveries with ``ControlConnection/acknowledge(_:)``: nobody writes into it
+    /// before.
     case ringAdded(RingOffer)
     /// This peer and another can send to each other from now on. Comes once for each pair.
     case introduced(Introduction)
-    /// Somebody has been given the right to send to a node of this peer, by the broker: a holder more.
+    /// Somebody has been given the right to send to a node of this peer, by the broker: a holder
+    /// more.
     case holderAdded(HolderAdded)
-    /// This peer has been given the right to send to a node: by its owner, or by the ticket shown in hello.
+    /// This peer has been given the right to send to a node: by its owner, or by the ticket shown
+    /// in hello.
     case granted(TicketGrant)
     /// A peer to which this one had been introduced is dead; the stamp stands in its outbox.
     case peerDied(PeerID)
@@ -28,13 +32,14 @@ struct RingOffer: ~Copyable {
     var descriptor: Descriptor
 }
 
-/// Everything that two peers need to send to each other. Each of the two gets one, told from its side.
+/// Everything that two peers need to send to each other. Each of the two gets one, told from its
+/// side.
 struct Introduction: ~Copyable {
     let peer: PeerID
     let domain: DomainID
     let account: Account
-    /// The ring of this peer in which the other writes (told by ``ControlEvent/ringAdded(_:)`` before), and the other's
-    /// sender index in its slots.
+    /// The ring of this peer in which the other writes (told by ``ControlEvent/ringAdded(_:)``
+    /// before), and the other's sender index in its slots.
     let ownRing: RingID
     let itsIndex: UInt16
     /// The ring of the other in which this peer writes, and this peer's sender index there.
@@ -50,10 +55,11 @@ struct Introduction: ~Copyable {
     var outbox: Descriptor?
     /// The return board for slices that this peer sends to the other.
     var boardOut: Descriptor
-    /// The return board for slices that the other sends to this peer. nil when the other is this peer itself: then
-    /// boardOut is both.
+    /// The return board for slices that the other sends to this peer. nil when the other is this
+    /// peer itself: then boardOut is both.
     var boardIn: Descriptor?
-    /// By which the other wants to be woken when it parks on it; may also come later, as `ringEvent`.
+    /// By which the other wants to be woken when it parks on it; may also come later, as
+    /// `ringEvent`.
     var event: Descriptor?
 }
 

@@ -13,7 +13,8 @@ struct DomainID: Hashable, Sendable, BitwiseCopyable {
     let rawValue: UInt32
 }
 
-/// The right of one holder to send to one node, as the owner's list knows it. Unique for each owner.
+/// The right of one holder to send to one node, as the owner's list knows it. Unique for each
+/// owner.
 struct GrantNumber: Hashable, Sendable, BitwiseCopyable {
     let rawValue: UInt32
 

@@ -2,8 +2,8 @@ import Glibc
 
 /// One packet with its descriptors: built to be sent, or received to be read.
 ///
-/// Received bytes are a private copy, so reading them twice gives the same. Descriptors that nobody takes are closed
-/// with the message.
+/// Received bytes are a private copy, so reading them twice gives the same. Descriptors that nobody
+/// takes are closed with the message.
 final class ControlMessage {
     let bytes: [UInt8]
     /// Received: owned until they are taken. To be sent: borrowed from `keptOpen`.
@@ -12,13 +12,15 @@ final class ControlMessage {
 
     /// To be sent. `tail` follows the body.
     init<Body: BitwiseCopyable>(
-        _ kind: ControlKind, request: UInt32 = 0, status: UInt32 = 0, _ body: Body, tail: [UInt8] = [],
+        _ kind: ControlKind, request: UInt32 = 0, status: UInt32 = 0, _ body: Body,
+        tail: [UInt8] = [],
         roles: ControlRoles = [], descriptors: [SharedDescriptor] = []
     ) {
         let bodyBytes = Body.self == EmptyBody.self ? 0 : MemoryLayout<Body>.size
         let header = ControlHeader(
             kind: kind.rawValue, request: request, status: status,
-            byteCount: UInt32(MemoryLayout<ControlHeader>.size + bodyBytes + tail.count), roles: roles)
+            byteCount: UInt32(MemoryLayout<ControlHeader>.size + bodyBytes + tail.count),
+            roles: roles)
         var bytes: [UInt8] = []
         bytes.reserveCapacity(Int(header.byteCount))
         withUnsafeBytes(of: header) { bytes.append(contentsOf: $0) }
@@ -38,9 +40,11 @@ final class ControlMessage {
         self.bytes = bytes
         self.descriptors = descriptors
         keptOpen = []
-        guard bytes.count >= MemoryLayout<ControlHeader>.size, bytes.count <= controlMessageBytesMax else { return nil }
+        guard bytes.count >= MemoryLayout<ControlHeader>.size, bytes.count <= controlMessageBytesMax
+        else { return nil }
         let header = self.header
-        guard header.byteCount == UInt32(bytes.count), ControlKind(rawValue: header.kind) != nil, header.reserved == 0,
+        guard header.byteCount == UInt32(bytes.count), ControlKind(rawValue: header.kind) != nil,
+            header.reserved == 0,
             header.roles.rawValue < 1 << 8,
             someAreLost || header.roles.rawValue.nonzeroBitCount == descriptors.count
         else { return nil }

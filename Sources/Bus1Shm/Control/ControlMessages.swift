@@ -1,11 +1,13 @@
-// What the broker and a peer say to each other, byte for byte. docs/control-protocol.md is the prose.
+// What the broker and a peer say to each other, byte for byte. docs/control-protocol.md is the
+// prose.
 //
 // Guarantees:
-//   1. One message is one packet of a SOCK_SEQPACKET socket: a ControlHeader, the body of its kind, then the tail that
-//      the body announces; byteCount is the whole. Descriptors come in the order of ControlRole's bits.
+//   1. One message is one packet of a SOCK_SEQPACKET socket: a ControlHeader, the body of its kind,
+//      then the tail that the body announces; byteCount is the whole. Descriptors come in the order
+//      of ControlRole's bits.
 //   2. Each number has a fixed width and the machine's byte order: both ends are on one machine.
-//   3. Whoever receives a message checks kind, lengths, roles and ranges before it uses a byte of it. A message that
-//      fails the check ends the connection.
+//   3. Whoever receives a message checks kind, lengths, roles and ranges before it uses a byte of
+//      it. A message that fails the check ends the connection.
 //
 // NOTE - unknown kinds are malformed, not ignored: what both sides speak is settled once, in hello.
 
@@ -147,8 +149,9 @@ struct NameBody: BitwiseCopyable {
     var wait: UInt32
 }
 
-/// Of cancel: the request that is not to be answered any more. The cancelled request itself is answered `cancelled`,
-/// unless its answer is on the way already; cancel is answered in any case, and last.
+/// Of cancel: the request that is not to be answered any more. The cancelled request itself is
+/// answered `cancelled`, unless its answer is on the way already; cancel is answered in any case,
+/// and last.
 struct CancelBody: BitwiseCopyable {
     var request: UInt32
     var reserved: UInt32 = 0
@@ -166,7 +169,8 @@ struct GrantedBody: BitwiseCopyable {
     var failure: UInt32
 }
 
-/// Of grant: the owner made it. Of holderAdded: somebody has been given a grant to the receiver's node.
+/// Of grant: the owner made it. Of holderAdded: somebody has been given a grant to the receiver's
+/// node.
 struct GrantBody: BitwiseCopyable {
     var node: UInt64
     var number: UInt32
@@ -184,7 +188,8 @@ struct TicketItem: BitwiseCopyable {
     var node: UInt64
     /// Own: the issuer. Held: the node's owner.
     var owner: UInt32
-    /// Own: the grant's number, chosen by the issuer. Held: the number of a grant that the issuer holds.
+    /// Own: the grant's number, chosen by the issuer. Held: the number of a grant that the issuer
+    /// holds.
     var number: UInt32
 }
 
@@ -215,10 +220,12 @@ struct IntroducedBody: BitwiseCopyable {
     var domain: UInt32
     var uid: UInt32
     var pid: Int32
-    /// The ring of the receiver of this message in which the other writes, and the other's sender index there.
+    /// The ring of the receiver of this message in which the other writes, and the other's sender
+    /// index there.
     var ownRing: UInt32
     var itsIndex: UInt32
-    /// The ring of the other in which the receiver of this message writes, and its sender index there.
+    /// The ring of the other in which the receiver of this message writes, and its sender index
+    /// there.
     var itsRing: UInt32
     var ownIndex: UInt32
     /// Of itsRing.

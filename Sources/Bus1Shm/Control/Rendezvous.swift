@@ -3,8 +3,9 @@ import Glibc
 
 /// Finds the broker of a bus, or becomes it.
 ///
-/// A lock file beside the socket elects: whoever holds it binds the socket, everybody else connects. The socket appears
-/// under its name only when it listens, by a rename, which also replaces what a killed broker left.
+/// A lock file beside the socket elects: whoever holds it binds the socket, everybody else
+/// connects. The socket appears under its name only when it listens, by a rename, which also
+/// replaces what a killed broker left.
 enum Rendezvous {
     /// The socket of a connection to the bus's broker. Blocks until there is one, or the deadline.
     static func connect(_ bus: Bus, until deadline: Deadline) throws(Bus1Error) -> Descriptor {
@@ -30,7 +31,8 @@ enum Rendezvous {
             default:
                 throw Bus1Error(.system, operation, errno: -result)
             }
-            // Somebody else is just becoming the broker. What happened before the watch began is looked for once more.
+            // Somebody else is just becoming the broker. What happened before the watch began is
+            // looked for once more.
             guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
             if let watching = watch?.rawValue {
                 _ = bus1_sys_wait_readable(watching, deadline.pollTimeout_ms(atMost: patience_ms))
@@ -59,7 +61,8 @@ enum Rendezvous {
         let result = bus1_sys_lock_take(directory.rawValue, address.lockName, &lock)
         switch -result {
         case 0: return Descriptor(owning: lock)
-        case EWOULDBLOCK, EACCES: return nil  // EACCES: another user's, who is about to bind the socket.
+        // EACCES: the lock is another user's, who is about to bind the socket.
+        case EWOULDBLOCK, EACCES: return nil
         default: throw Bus1Error(.system, "take the bus's lock", errno: -result)
         }
     }
@@ -73,8 +76,8 @@ enum Rendezvous {
         return Descriptor(owning: watch)
     }
 
-    /// The broker plays the kernel's part: it must be of this user, of root, or of whoever owns the directory, since that
-    /// one decides who stands there.
+    /// The broker plays the kernel's part: it must be of this user, of root, or of whoever owns the
+    /// directory, since that one decides who stands there.
     private static func checkBroker(
         _ socket: borrowing Descriptor, _ directory: borrowing Descriptor, _ operation: StaticString
     ) throws(Bus1Error) {
@@ -83,6 +86,8 @@ enum Rendezvous {
         let result = bus1_sys_socket_credentials(socket.rawValue, &credentials)
         guard result == 0 else { throw Bus1Error(.system, operation, errno: -result) }
         _ = bus1_sys_directory_owner(directory.rawValue, &owner)
-        guard [geteuid(), 0, owner].contains(credentials.uid) else { throw Bus1Error(.denied, operation) }
+        guard [geteuid(), 0, owner].contains(credentials.uid) else {
+            throw Bus1Error(.denied, operation)
+        }
     }
 }

@@ -1,4 +1,5 @@
-/// Who may look a published name up. Checked by the broker, against what the kernel vouched for the asker.
+/// Who may look a published name up. Checked by the broker, against what the kernel vouched for the
+/// asker.
 public enum Access: Sendable, Hashable {
     /// Processes of the same effective user as the owner's.
     case sameUser

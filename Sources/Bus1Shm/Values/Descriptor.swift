@@ -30,5 +30,12 @@ final class SharedDescriptor {
         rawValue = descriptor.take()
     }
 
+    /// Another descriptor of the same thing, with an owner of its own.
+    func duplicate() throws(Bus1Error) -> Descriptor {
+        let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 3)
+        guard copy >= 0 else { throw Bus1Error(.system, "duplicate a descriptor", errno: errno) }
+        return Descriptor(owning: copy)
+    }
+
     deinit { close(rawValue) }
 }
