@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -48,7 +47,7 @@ void bench_stage_meet(struct bench_stage *stage, uint32_t target)
     for (uint64_t turns = 0;
          (int32_t)(__atomic_load_n(&stage->ready, __ATOMIC_ACQUIRE) - target) < 0; turns++)
         if (turns > 100000)
-            sched_yield(); /* workers may share a core */
+            usleep(50); /* workers may share a core */
 }
 
 /* ---- futex ---------------------------------------------------------------------------------- */

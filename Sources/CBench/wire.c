@@ -161,7 +161,7 @@ static int take_once(const struct bench_wire *wire, const struct bench_job *job,
     return 0;
 }
 
-/* One message as the job wants it: a handicapped wire moves each several times and counts it once. */
+/* One message as the job wants it: a handicapped wire moves each several times, counts it once. */
 static int put_message(const struct bench_wire *wire, const struct bench_job *job,
                        uint64_t sequence, uint64_t *sum)
 {

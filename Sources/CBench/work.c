@@ -1,12 +1,18 @@
 #include "bench_work.h"
 
-double bench_ticks_per_ns(void)
+static uint64_t ticks_base, ns_base;
+
+void bench_clock_begin(void)
 {
-    static uint64_t ticks_base, ns_base;
     if (ns_base == 0) {
         ns_base = bench_monotonic_ns();
         ticks_base = bench_ticks();
     }
+}
+
+double bench_ticks_per_ns(void)
+{
+    bench_clock_begin();
     uint64_t ns;
     do
         ns = bench_monotonic_ns() - ns_base;
@@ -53,28 +59,6 @@ static void waste(uint64_t ticks)
     uint64_t begin = bench_ticks_unfenced();
     while (bench_ticks_unfenced() - begin < ticks)
         ;
-}
-
-uint64_t bench_delay_ticks(double ns)
-{
-    /* The loop goes on for part of a turn too long, and reading the clock costs, too: what it takes
-     * in all is measured and taken off. */
-    enum { TRIALS = 20000 };
-    static uint64_t known_wanted, known;
-    uint64_t wanted = (uint64_t)(ns * bench_ticks_per_ns()), least = UINT64_MAX;
-    if (wanted == known_wanted)
-        return known;
-    for (int batch = 0; batch < 5; batch++) {
-        uint64_t begin = bench_ticks();
-        for (int i = 0; i < TRIALS; i++)
-            waste(wanted);
-        uint64_t each = (bench_ticks() - begin) / TRIALS;
-        if (each < least)
-            least = each;
-    }
-    known_wanted = wanted;
-    known = least < wanted ? wanted : least < 2 * wanted ? 2 * wanted - least : 1;
-    return known;
 }
 
 unsigned bench_sabotage_step(const struct bench_job *job, uint64_t *index)

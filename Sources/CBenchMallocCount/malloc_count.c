@@ -1,6 +1,6 @@
 /*
- * malloc_count.c - counts allocations from outside: preload it (LD_PRELOAD), and each process that ends
- * adds a line with its count to the file that BENCH_MALLOC_COUNT names.
+ * malloc_count.c - counts allocations from outside: preload it (LD_PRELOAD), and each process that
+ * ends adds a line with its count to the file that BENCH_MALLOC_COUNT names.
  *
  * NOTE - needs glibc, whose real functions have a second name.
  */

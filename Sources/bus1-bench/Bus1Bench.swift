@@ -6,7 +6,8 @@ struct Bus1Bench: ParsableCommand {
         commandName: "bus1-bench",
         abstract: "Measures bus1 against a pipe, other transports and what the hardware allows.",
         subcommands: [
-            CompareCommand.self, RunCommand.self, OnceCommand.self, SelftestCommand.self,
+            CompareCommand.self, RunCommand.self, OnceCommand.self, GateCommand.self,
+            SelftestCommand.self,
             ListCommand.self, Worker.self,
         ],
         defaultSubcommand: CompareCommand.self)

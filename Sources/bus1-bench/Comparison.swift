@@ -17,6 +17,7 @@ struct Record: Sendable {
     let shape: Shape
     let variant: String
     let count: Int
+    /// Every run, in the order of the rounds.
     var runs: [Run]
 
     var kept: [Run] { runs.filter(\.kept) }
@@ -71,14 +72,16 @@ struct Comparison {
                 progress(
                     "\(entry.contender.shape.title): \(entry.contender.transport.name), "
                         + "round \(round) of \(options.rounds)")
-                let (outcome, latency) = try entry.measure(crew, timed: options.timed)
+                let measured = try entry.measure(crew, timed: options.timed)
                 let after = try crew.canary()
                 var run = Run(
-                    figure: outcome.figure, before: before, after: after, latency: latency,
-                    pageFaults: outcome.pageFaults, preemptions: outcome.preemptions)
-                if options.discardsPreempted && run.kept && outcome.preemptions > 0 {
+                    figure: measured.figure, before: before, after: after,
+                    latency: measured.latency, pageFaults: measured.pageFaults,
+                    preemptions: measured.preemptions)
+                run.sinceExecUs = measured.sinceExecUs
+                if options.discardsPreempted && run.kept && run.preemptions > 0 {
                     run.kept = false
-                    run.reason = "another process took a core \(outcome.preemptions) times"
+                    run.reason = "another process took a core \(run.preemptions) times"
                 }
                 runs[place].append(run)
                 before = after
@@ -89,7 +92,7 @@ struct Comparison {
             Record(
                 transport: entry.contender.transport.name,
                 isYardstick: entry.contender.transport.isYardstick, shape: entry.contender.shape,
-                variant: entry.channel.variant.name, count: entry.count, runs: runs)
+                variant: entry.variant.name, count: entry.count, runs: runs)
         }
     }
 
@@ -113,59 +116,88 @@ struct Comparison {
     func place(of transport: String) -> Int? { records.firstIndex { $0.transport == transport } }
 }
 
+/// One run of a contender.
+private struct Measured {
+    var figure: Double
+    var latency: Latency?
+    var pageFaults: UInt64 = 0
+    var preemptions: UInt64 = 0
+    var sinceExecUs: Double?
+
+    init(figure: Double) { self.figure = figure }
+
+    init(_ outcome: Outcome) {
+        figure = outcome.figure
+        latency = outcome.latency
+        pageFaults = outcome.pageFaults
+        preemptions = outcome.preemptions
+    }
+}
+
 /// A contender with an open channel and a count that fits the time of a run.
 private struct Entry {
     let contender: Contender
-    let channel: Crew.Channel
+    let variant: Variant
+    /// nil for first messages, which open one each time.
+    let channel: Crew.Channel?
     let count: Int
 
     init(_ contender: Contender, _ crew: Crew, _ options: Comparison.Options) throws {
         self.contender = contender
+        let name = contender.transport.name
         if let obstacle = contender.transport.obstacle {
-            throw Unavailable(transport: contender.transport.name, reason: obstacle)
+            throw Unavailable(transport: name, reason: obstacle)
         }
         var variants = contender.transport.variants(for: contender.shape)
-        if let name = contender.variant { variants = variants.filter { $0.name == name } }
-        guard let first = variants.first else {
-            throw Unavailable(
-                transport: contender.transport.name, reason: "can't do \(contender.shape.title)")
+        if let wanted = contender.variant { variants = variants.filter { $0.name == wanted } }
+        guard !variants.isEmpty else {
+            throw Unavailable(transport: name, reason: "can't do \(contender.shape.title)")
         }
-        // One core: who spins keeps the other from running.
         if crew.cores.count == 1 {
+            // Who spins keeps the other from running.
             variants = variants.filter { $0.options["spin"] == 0 }
             guard !variants.isEmpty else {
-                throw Unavailable(
-                    transport: contender.transport.name, reason: "spins, and there is one core only"
-                )
+                throw Unavailable(transport: name, reason: "spins, and there is one core only")
             }
         }
-        let chosen =
-            variants.count > 1 ? try Self.best(of: variants, contender, crew, options) : first
-        channel = try crew.open(contender.transport, contender.shape, chosen)
-        count =
-            try options.count
-            ?? Self.calibrate(channel, contender, crew, runMs: options.runMs)
+        if contender.shape.workload == .firstMessage {
+            variant = variants[0]
+            channel = nil
+            count = 1
+            return
+        }
+        variant =
+            variants.count == 1
+            ? variants[0] : try Self.best(of: variants, contender, crew, options)
+        let open = try crew.open(contender.transport, contender.shape, variant)
+        channel = open
+        count = try options.count ?? Self.calibrate(open, contender, crew, runMs: options.runMs)
     }
 
     /// One run; round trips once more, timed singly.
-    func measure(_ crew: Crew, timed: Bool) throws -> (Outcome, Latency?) {
-        let outcome = try run(crew, channel, count)
-        if let latency = outcome.latency { return (outcome, latency) }
-        guard timed, contender.shape.isRoundTrip else { return (outcome, nil) }
-        let singly = try crew.run(
-            channel, count: min(count, 1_000_000), timed: true, sabotage: contender.sabotage)
-        if let fault = singly.fault { throw BenchError("\(contender.transport.name): \(fault)") }
-        return (outcome, singly.latency)
-    }
-
-    private func run(_ crew: Crew, _ channel: Crew.Channel, _ count: Int) throws -> Outcome {
-        try Self.run(channel, contender, crew, count)
+    func measure(_ crew: Crew, timed: Bool) throws -> Measured {
+        guard let channel else {
+            let (call, exec) = try crew.firstMessage(
+                contender.transport, contender.shape, variant)
+            var measured = Measured(figure: call)
+            measured.sinceExecUs = exec
+            return measured
+        }
+        var measured = Measured(try Self.run(channel, contender, crew, count))
+        if timed, contender.shape.isRoundTrip, measured.latency == nil {
+            let singly = try Self.run(
+                channel, contender, crew, min(count, 1_000_000), timed: true)
+            measured.latency = singly.latency
+        }
+        return measured
     }
 
     private static func run(
-        _ channel: Crew.Channel, _ contender: Contender, _ crew: Crew, _ count: Int
+        _ channel: Crew.Channel, _ contender: Contender, _ crew: Crew, _ count: Int,
+        timed: Bool = false
     ) throws -> Outcome {
-        let outcome = try crew.run(channel, count: count, sabotage: contender.sabotage)
+        let outcome = try crew.run(
+            channel, count: count, timed: timed, sabotage: contender.sabotage)
         if let fault = outcome.fault { throw BenchError("\(contender.transport.name): \(fault)") }
         return outcome
     }

@@ -32,6 +32,8 @@ struct Run: Codable, Sendable {
     var pageFaults: UInt64
     /// How often something else took a worker's core: no reason to throw away, but to look closer.
     var preemptions: UInt64
+    /// A first message: the time from before the process was started.
+    var sinceExecUs: Double?
 
     init(
         figure: Double, before: Double?, after: Double?, latency: Latency? = nil,

@@ -37,8 +37,8 @@ enum Report {
         return number(metric.lowerIsBetter ? 1 / ratio : ratio) + " x"
     }
 
-    /// The first and the last column to the left, figures to the right.
-    static func align(_ rows: [[String]]) -> String {
+    /// The first and the last column to the left, figures to the right; or as `left` says.
+    static func align(_ rows: [[String]], left: Set<Int>? = nil) -> String {
         let columns = rows.map(\.count).max() ?? 0
         let widths = (0..<columns).map { column in
             rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
@@ -47,7 +47,7 @@ enum Report {
             var line = " "
             for (column, text) in row.enumerated() {
                 let pad = String(repeating: " ", count: widths[column] - text.count)
-                let left = column == 0 || column == columns - 1
+                let left = left?.contains(column) ?? (column == 0 || column == columns - 1)
                 line += " " + (left ? text + pad : pad + text) + " "
             }
             while line.last == " " { line.removeLast() }

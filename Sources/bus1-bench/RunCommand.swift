@@ -150,7 +150,7 @@ extension Suite {
 /// Runs a command's work; Ctrl-C and failures become exit codes, and no worker stays behind.
 func catching(_ body: () throws -> Void) throws {
     bench_interrupt_catch()
-    _ = bench_ticks_per_ns()
+    bench_clock_begin()
     bench_output_by_lines()
     do {
         try body()

@@ -43,7 +43,14 @@ struct Suite {
         progress.clear()
         for reason in comparison.absent { print("\(shape.title): left out: \(reason)") }
         let fresh = comparison.records.indices.map { Result($0, of: comparison, machine: machine) }
-        print(Report.table(fresh, shape) + "\n")
+        print(Report.table(fresh, shape))
+        for record in comparison.records {
+            let times = record.kept.compactMap(\.sinceExecUs)
+            guard !times.isEmpty else { continue }
+            let median = Statistics.median(times)
+            print("  \(record.transport): from exec \(Report.number(median)) us")
+        }
+        print("")
         results += fresh
     }
 }

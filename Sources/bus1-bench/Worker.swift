@@ -15,7 +15,7 @@ struct Worker: ParsableCommand {
         guard bench_worker_settle(parent) == 0, bench_pin(core) == 0 else {
             throw ExitCode(70)
         }
-        _ = bench_ticks_per_ns()
+        bench_clock_begin()
         let control = ControlSocket(BENCH_CONTROL_FD)
         let stage = try SharedMapping(BENCH_STAGE_FD, byteCount: UInt64(BENCH_STAGE_BYTES))
         var desk = Desk(stage: stage)
@@ -125,10 +125,13 @@ extension bench_job {
         batch = UInt32(assignment.batch)
         senders = UInt32(assignment.senders)
         receivers = UInt32(assignment.receivers)
-        let ticksPerNs = bench_ticks_per_ns()
-        interval_ticks = UInt64(Double(assignment.intervalNs) * ticksPerNs)
+        if assignment.intervalNs > 0 {
+            interval_ticks = UInt64(Double(assignment.intervalNs) * bench_ticks_per_ns())
+        }
         sabotaged = !assignment.sabotage.isNone
-        sabotage.delay_ticks = bench_delay_ticks(Double(assignment.sabotage.delayNs))
+        guard sabotaged else { return }
+        sabotage.delay_ticks = UInt64(
+            Double(assignment.sabotage.delayNs) * bench_ticks_per_ns())
         sabotage.system_calls = UInt32(assignment.sabotage.systemCalls)
         sabotage.allocations = UInt32(assignment.sabotage.allocations)
         sabotage.repeats = UInt32(assignment.sabotage.repeats)

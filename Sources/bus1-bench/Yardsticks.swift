@@ -42,7 +42,7 @@ extension SharedYardstick {
 
 /// The plain ring with one producer and one consumer.
 struct SpscTransport: SharedYardstick {
-    let name = "spsc"
+    var name = "spsc"
 
     func variants(for shape: Shape) -> [Variant] {
         guard shape.mode == .spin || shape.mode == .best, shape.senders == 1, shape.receivers == 1,

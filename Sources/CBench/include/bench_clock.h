@@ -44,6 +44,7 @@ static inline uint64_t bench_ticks_unfenced(void)
 #endif
 }
 
-/* Ticks of a nanosecond, from the time since the first call in this process; the first call and an
- * early second one busy-wait until 20 ms have passed. */
+/* Takes the first of the two readings that tell ticks from nanoseconds. To be called early. */
+void bench_clock_begin(void);
+/* Ticks of a nanosecond since bench_clock_begin; busy-waits until that is 20 ms ago. */
 double bench_ticks_per_ns(void);

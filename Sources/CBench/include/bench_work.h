@@ -109,9 +109,6 @@ BENCH_INLINE void bench_check_note(struct bench_check *check, uint64_t sequence,
  * how many times to send the message: 0 when it is to be dropped. */
 unsigned bench_sabotage_step(const struct bench_job *job, uint64_t *index);
 
-/* What delay_ticks must be so that a step takes `ns` longer. Takes some 50 ms. */
-uint64_t bench_delay_ticks(double ns);
-
 /* Waits for the intended start of message `index` of a paced run that began at `begin`; returns
  * that intended start, however late the sender is. */
 BENCH_INLINE uint64_t bench_pace(const struct bench_job *job, uint64_t begin, uint64_t index)
