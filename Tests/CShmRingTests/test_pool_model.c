@@ -1,10 +1,10 @@
 /*
  * test_pool_model.c - random operations on a pool against a plain reference.
  *
- * The reference is a list: which slices are referred to, by how many lends and whether by a loan, and
- * what was written into each. After every operation the pool must agree on how much is in use; no
- * two slices in use may overlap (each keeps the bytes written into it); a request within the quota
- * must succeed when nothing is in use.
+ * The reference is a list: which slices are referred to, by how many lends and whether by a loan,
+ * and what was written into each. After every operation the pool must agree on how much is in use;
+ * no two slices in use may overlap (each keeps the bytes written into it); a request within the
+ * quota must succeed when nothing is in use.
  */
 #include <errno.h>
 
@@ -65,7 +65,8 @@ static void check_mark(const struct live *live)
     CHECK(memcmp(base + live->byte_count - 8, &live->mark, 8) == 0);
 }
 
-/* Forgets a slice that nothing refers to any more. Its memory may be anybody's by now, or unmapped. */
+/* Forgets a slice that nothing refers to any more. Its memory may be anybody's by now, or unmapped.
+ * */
 static void settle(struct model *m, struct live *live)
 {
     if (live->loaned || live->lends != 0) {
@@ -82,7 +83,8 @@ static void settle(struct model *m, struct live *live)
     check_failed(__FILE__, __LINE__, "a slice that the model does not know");
 }
 
-/* Everything on the boards has been seen by the pool: first all lends, then what that leaves free. */
+/* Everything on the boards has been seen by the pool: first all lends, then what that leaves free.
+ * */
 static void settle_given_back(struct model *m)
 {
     for (uint32_t i = 0; i < m->lent_count;) {
