@@ -1,5 +1,6 @@
 /// Every transport that this build knows. A new one is a line here.
 let transports: [any Transport] = [
+    Bus1Transport(),
     WireTransport(name: "pipe", kind: .pipe),
     WireTransport(name: "stream", kind: .stream),
     WireTransport(name: "seqpacket", kind: .seqpacket),

@@ -1,0 +1,342 @@
+import Bus1Shm
+import CBench
+import Glibc
+
+/// bus1 through its public Swift interface: unrelated processes that meet by name.
+struct Bus1Transport: Transport {
+    let name = "bus1"
+
+    func variants(for shape: Shape) -> [Variant] {
+        switch shape.mode {
+        case .best, .spin: [Variant(name: "spinning", options: ["spin": 1])]
+        case .park: [Variant(name: "parking", options: ["park": 1])]
+        case .adaptive: [Variant(name: "spinning, then parking")]
+        case .eventfd: [Variant(name: "sleeping on the descriptor", options: ["event": 1])]
+        }
+    }
+
+    func equip(_ shape: Shape, _ variant: Variant) throws -> (
+        equipment: [Equipment], state: (any Sendable)?
+    ) {
+        let directory = try TemporaryDirectory()
+        let one = Equipment(fds: [], address: directory.path + "/bus")
+        return (Array(repeating: one, count: shape.senders + shape.receivers), directory)
+    }
+
+    func open(_ post: Post, fds: [Int32]) throws -> any Endpoint { try Bus1Endpoint(post) }
+}
+
+/// Goes with everything that a bus may have left in it.
+final class TemporaryDirectory: Sendable {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/bus1-bench-XXXXXX".utf8CString)
+        guard let made = mkdtemp(&template) else {
+            throw BenchError("making a directory: \(String(cString: strerror(errno)))")
+        }
+        path = String(cString: made)
+    }
+
+    deinit {
+        for name in ["bus", "bus.lock"] { unlink("\(path)/\(name)") }
+        rmdir(path)
+    }
+}
+
+/// One worker's peer. Everything measured goes through the public interface.
+final class Bus1Endpoint: Endpoint, ProbedEndpoint {
+    let bus: Bus
+    let post: Post
+    let peer: Peer
+    let node: Node
+    /// To the receivers (of a sender), or to the first sender (of a receiver).
+    private var handles: [HandleBox] = []
+    private var idle: [IdlePeer] = []
+    private let scratch: UnsafeMutableRawBufferPointer
+    private let sleepsOnDescriptor: Bool
+
+    init(_ post: Post) throws {
+        self.post = post
+        bus = Bus(path: post.address)
+        var options = Peer.Options()
+        if post.options["spin"] == 1 { options.spin = .seconds(3600) }
+        if post.options["park"] == 1 || post.options["event"] == 1 { options.spin = .zero }
+        sleepsOnDescriptor = post.options["event"] == 1
+        peer = try Peer(on: bus, options)
+        node = try peer.makeNode()
+        try peer.publish(node, as: "\(post.role.rawValue)-\(post.index)")
+        let shape = post.shape
+        scratch = .allocate(
+            byteCount: max(64, shape.payloadBytes * (shape.workload == .large ? 1 : shape.batch)), alignment: 64)
+        scratch.initializeMemory(as: UInt8.self, repeating: 0)
+    }
+
+    deinit { scratch.deallocate() }
+
+    /// Looks the others up, once both sides run: each waits for the other's name.
+    private func connect() throws {
+        guard handles.isEmpty else { return }
+        let names =
+            post.role == .sender
+            ? (0..<post.shape.receivers).map { "receiver-\($0)" }
+            : post.shape.isRoundTrip ? ["sender-0"] : []
+        for name in names { handles.append(HandleBox(try peer.lookUp(name, until: .after(.seconds(20))))) }
+        if post.role == .sender && post.index == 0 {
+            for _ in 0..<post.shape.idlePeers { idle.append(try IdlePeer(bus)) }
+        }
+    }
+
+    func run(_ part: Part, _ job: inout bench_job) throws -> bench_outcome {
+        try connect()
+        if part == .ping || part == .pong {
+            switch job.payload_bytes {
+            case 8: return try roundTrips(part, &job, UInt64.self)
+            case 64: return try roundTrips(part, &job, InlineArray<8, UInt64>.self)
+            default: return try roundTrips(part, &job)
+            }
+        }
+        if part == .receive { return try receive(&job) }
+        if post.shape.workload == .large { return try sendSlices(&job) }
+        if post.shape.receivers > 1 { return try multicast(&job) }
+        if job.sabotaged { return try sendSabotaged(&job) }
+        if job.batch > 1 { return try sendBatches(&job) }
+        switch job.payload_bytes {
+        case 8: return try send(&job, UInt64.self)
+        case 40: return try send(&job, InlineArray<5, UInt64>.self)
+        case 64: return try send(&job, InlineArray<8, UInt64>.self)
+        default: return try send(&job)
+        }
+    }
+
+    // MARK: Round trips
+
+    private func roundTrips<T: BitwiseCopyable>(
+        _ part: Part, _ job: inout bench_job, _ type: T.Type
+    ) throws -> bench_outcome {
+        let handle = handles[0]
+        let scratch = scratch.baseAddress!
+        return try roundTrips(part, &job) { peer throws(Bus1Error) in
+            _ = try peer.send(scratch.load(as: T.self), to: handle.handle)
+        }
+    }
+
+    private func roundTrips(_ part: Part, _ job: inout bench_job) throws -> bench_outcome {
+        let handle = handles[0]
+        let scratch = UnsafeRawBufferPointer(rebasing: scratch[..<Int(job.payload_bytes)])
+        return try roundTrips(part, &job) { peer throws(Bus1Error) in
+            _ = try peer.send(scratch.bytes, to: handle.handle)
+        }
+    }
+
+    @inline(__always)
+    private func roundTrips(
+        _ part: Part, _ job: inout bench_job, _ send: (borrowing Peer) throws(Bus1Error) -> Void
+    ) throws -> bench_outcome {
+        part == .ping ? try ping(&job, send) : try pong(&job, send)
+    }
+
+    @inline(__always)
+    private func ping(
+        _ job: inout bench_job, _ send: (borrowing Peer) throws(Bus1Error) -> Void
+    ) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        var check = bench_check()
+        bench_check_begin(&check, &job)
+        let bytes = job.payload_bytes
+        var sum: UInt64 = 0
+        outcome.begin = bench_ticks()
+        var before = outcome.begin
+        for i in 0..<job.count {
+            if job.interval_ticks != 0 { before = bench_pace(&job, outcome.begin, i) }
+            if job.sabotaged {
+                var index = i
+                _ = bench_sabotage_step(&job, &index)
+            }
+            sum &+= bench_fill(scratch.baseAddress!, bytes, job.first_sequence + i)
+            try send(peer)
+            try note(&check, bytes)
+            if let samples = job.samples {
+                let now = bench_ticks()
+                samples[Int(i)] = now &- before
+                before = now
+            }
+        }
+        outcome.end = bench_ticks()
+        bench_check_end(&check, &outcome)
+        outcome.faults += sum == outcome.sum ? 0 : 1
+        return outcome
+    }
+
+    @inline(__always)
+    private func pong(
+        _ job: inout bench_job, _ send: (borrowing Peer) throws(Bus1Error) -> Void
+    ) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        var check = bench_check()
+        bench_check_begin(&check, &job)
+        let bytes = job.payload_bytes
+        while check.remaining != 0 {
+            let sequence = try note(&check, bytes)
+            _ = bench_fill(scratch.baseAddress!, bytes, sequence)
+            try send(peer)
+        }
+        bench_check_end(&check, &outcome)
+        return outcome
+    }
+
+    /// Receives one message and takes it down; its sequence number.
+    @inline(__always) @discardableResult
+    private func note(_ check: inout bench_check, _ bytes: UInt64) throws -> UInt64 {
+        while true {
+            switch try peer.receive() {
+            case .message(let message):
+                guard UInt64(message.byteCount) == bytes else {
+                    throw BenchError("a payload of \(message.byteCount) B, not \(bytes)")
+                }
+                var sequence: UInt64 = 0
+                let sum = message.payload.withUnsafeBytes { bench_read($0.baseAddress!, bytes, &sequence) }
+                bench_check_note(&check, sequence, sum)
+                return sequence
+            case .notice: continue
+            }
+        }
+    }
+
+    // MARK: Streams
+
+    private func send<T: BitwiseCopyable>(_ job: inout bench_job, _ type: T.Type) throws -> bench_outcome {
+        let handle = handles[0]
+        let scratch = scratch.baseAddress!
+        let bytes = UInt64(MemoryLayout<T>.size)
+        return try sendEach(&job, bytes) { peer throws(Bus1Error) in
+            _ = try peer.send(scratch.load(as: T.self), to: handle.handle)
+        }
+    }
+
+    private func send(_ job: inout bench_job) throws -> bench_outcome {
+        let handle = handles[0]
+        let scratch = UnsafeRawBufferPointer(rebasing: scratch[..<Int(job.payload_bytes)])
+        return try sendEach(&job, job.payload_bytes) { peer throws(Bus1Error) in
+            _ = try peer.send(scratch.bytes, to: handle.handle)
+        }
+    }
+
+    private func multicast(_ job: inout bench_job) throws -> bench_outcome {
+        let ids = handles.map { $0.handle.id }
+        let scratch = UnsafeRawBufferPointer(rebasing: scratch[..<Int(job.payload_bytes)])
+        return try sendEach(&job, job.payload_bytes) { peer throws(Bus1Error) in
+            _ = try peer.send(scratch.bytes, to: ids)
+        }
+    }
+
+    @inline(__always)
+    private func sendEach(
+        _ job: inout bench_job, _ bytes: UInt64, _ send: (borrowing Peer) throws(Bus1Error) -> Void
+    ) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        var sum: UInt64 = 0
+        let base = scratch.baseAddress!
+        let first = job.first_sequence
+        outcome.begin = bench_ticks()
+        for i in 0..<job.count {
+            sum &+= bench_fill(base, bytes, first + i)
+            try send(peer)
+        }
+        outcome.end = bench_ticks()
+        outcome.sum = sum
+        outcome.messages = job.count
+        return outcome
+    }
+
+    private func sendSabotaged(_ job: inout bench_job) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        outcome.begin = bench_ticks()
+        for i in 0..<job.count {
+            var index = i
+            for _ in 0..<bench_sabotage_step(&job, &index) {
+                outcome.sum &+= bench_fill(scratch.baseAddress!, job.payload_bytes, job.first_sequence + index)
+                let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<Int(job.payload_bytes)])
+                try peer.send(bytes.bytes, to: handles[0].handle)
+            }
+        }
+        outcome.end = bench_ticks()
+        outcome.messages = job.count
+        return outcome
+    }
+
+    private func sendBatches(_ job: inout bench_job) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        let handle = handles[0]
+        let bytes = Int(job.payload_bytes)
+        outcome.begin = bench_ticks()
+        var done: UInt64 = 0
+        while done < job.count {
+            let many = Int(min(UInt64(job.batch), job.count - done))
+            for k in 0..<many {
+                outcome.sum &+= bench_fill(
+                    scratch.baseAddress! + k * bytes, job.payload_bytes, job.first_sequence + done + UInt64(k))
+            }
+            var sent = 0
+            while sent < many {
+                let rest = UnsafeRawBufferPointer(rebasing: scratch[(sent * bytes)..<(many * bytes)])
+                sent += try peer.trySend(eachOf: rest.bytes, byteCount: bytes, to: handle.handle)
+            }
+            done += UInt64(many)
+        }
+        outcome.end = bench_ticks()
+        outcome.messages = job.count
+        return outcome
+    }
+
+    private func sendSlices(_ job: inout bench_job) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        let bytes = Int(job.payload_bytes)
+        outcome.begin = bench_ticks()
+        for i in 0..<job.count {
+            var slice = try peer.loan(bytes, until: .after(.seconds(20)))
+            var room = slice.bytes
+            outcome.sum &+= room.withUnsafeMutableBytes {
+                bench_fill($0.baseAddress!, job.payload_bytes, job.first_sequence + i)
+            }
+            try peer.send(slice, to: handles[0].handle)
+        }
+        outcome.end = bench_ticks()
+        outcome.messages = job.count
+        return outcome
+    }
+
+    private func receive(_ job: inout bench_job) throws -> bench_outcome {
+        var outcome = bench_outcome()
+        var check = bench_check()
+        bench_check_begin(&check, &job)
+        while check.remaining != 0 { try note(&check, job.payload_bytes) }
+        outcome.end = bench_ticks()
+        bench_check_end(&check, &outcome)
+        return outcome
+    }
+
+    // MARK: Probes
+
+    func probe(_ name: String, _ part: Part) throws -> [String: Double] {
+        throw BenchError("bus1 knows no probe \(name)")
+    }
+}
+
+/// Arrays take no noncopyable elements.
+final class HandleBox {
+    let handle: Handle
+    init(_ handle: consuming Handle) { self.handle = handle }
+}
+
+/// A peer that was introduced to the receiver and says nothing.
+final class IdlePeer {
+    private let peer: Peer
+    private let handle: Handle
+
+    init(_ bus: Bus) throws {
+        let peer = try Peer(on: bus)
+        handle = try peer.lookUp("receiver-0", until: .after(.seconds(20)))
+        self.peer = peer
+    }
+}
