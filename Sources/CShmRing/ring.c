@@ -57,13 +57,14 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
     for (;;) {
         uint64_t tail = shmring_load_relaxed(&producer->control->tail);
         uint64_t room = producer->unicast_room;
-        if (tail + wanted - producer->head_seen > room) {
+        if (wanted > room || tail - producer->head_seen > room - wanted) {
             int full = shmring_producer_refresh(producer, tail, 1, room);
             if (full == SHMRING_E_CORRUPT)
                 return full;
+            tail = shmring_load_relaxed(&producer->control->tail);
         }
-        uint64_t used = tail - producer->head_seen;
-        uint64_t count = used + wanted <= room ? wanted : used < room ? room - used : 1;
+        uint64_t used = tail - producer->head_seen; /* a guess: the claim decides */
+        uint64_t count = used >= room ? 1 : wanted < room - used ? wanted : room - used;
         int result = shmring_producer_claim_range(producer, producer->claim_word, count, room,
                                                   &batch->position);
         if (result == SHMRING_E_FULL && count > 1)

@@ -101,17 +101,23 @@ SHMRING_INLINE void shmring_copy(void *to, const void *from, uint64_t n)
 SHMRING_INLINE int shmring_producer_refresh(struct shmring_producer *producer, uint64_t tail,
                                             uint64_t count, uint64_t room)
 {
-    /* SYNC R4 acquire, pairs with R5 in shmring_consumer_publish_head. The consumer has finished
-     * with every slot below head: without it a body could be overwritten while it is copied. */
-    uint64_t head = shmring_load_acquire(&producer->control->head);
-    /* Relaxed: R5 published it before the head just read. A stale zero would let a claim use an
-     * index that is out of service. */
-    producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
-    producer->head_seen = head;
-    uint64_t used = tail - head;
-    if (shmring_likely(used + count <= room && used <= producer->capacity))
-        return SHMRING_OK;
-    return used <= producer->capacity ? SHMRING_E_FULL : SHMRING_E_CORRUPT;
+    for (;;) {
+        /* SYNC R4 acquire, pairs with R5 in shmring_consumer_publish_head. The consumer has finished
+         * with every slot below head: without it a body could be overwritten while it is copied. */
+        uint64_t head = shmring_load_acquire(&producer->control->head);
+        /* Relaxed: R5 published it before the head just read. A stale zero would let a claim use an
+         * index that is out of service. */
+        producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
+        producer->head_seen = head;
+        uint64_t used = tail - head;
+        if (shmring_likely(used <= producer->capacity))
+            return used + count <= room ? SHMRING_OK : SHMRING_E_FULL;
+        /* An old tail against a new head says nothing; a tail that stands still does. */
+        uint64_t now = shmring_load_relaxed(&producer->control->tail);
+        if (now == tail)
+            return SHMRING_E_CORRUPT;
+        tail = now;
+    }
 }
 
 /*
@@ -126,7 +132,8 @@ SHMRING_INLINE int shmring_producer_claim_range(struct shmring_producer *produce
     struct shmring_ring_control *control = producer->control;
     uint64_t tail = shmring_load_relaxed(&control->tail); /* only a guess; R2 decides */
     for (;;) {
-        if (shmring_unlikely(tail + count - producer->head_seen > room)) {
+        /* Both sides small, so that a tail behind head is refused as well. */
+        if (shmring_unlikely(tail - producer->head_seen > room - count)) {
             int full = shmring_producer_refresh(producer, tail, count, room);
             if (shmring_unlikely(full)) {
                 uint64_t now = shmring_load_relaxed(&control->tail);
