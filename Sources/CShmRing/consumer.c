@@ -68,7 +68,10 @@ int shmring_consumer_set_sender(struct shmring_consumer *consumer, uint32_t send
     if (result)
         return result;
     consumer->senders[sender] = (struct shmring_sender_view){
-        .outbox = outbox, .commit_words = lanes * SHMRING_COMMIT_WORDS};
+        .outbox = outbox,
+        .commit_words = lanes * SHMRING_COMMIT_WORDS,
+        /* Read once: its owner could write it, and an order must not change while it sorts. */
+        .peer = outbox == NULL ? 0 : shmring_load_relaxed_u32(&outbox->header.id)};
     return SHMRING_OK;
 }
 

@@ -10,7 +10,7 @@
  *   4. Every byte of a slot is copied once into private memory, then checked, then used. What no
  *      honest process writes makes SHMRING_E_CORRUPT and names the ring; it never traps.
  *   5. take never blocks, makes no system call, and allocates only when a ring first needs the
- *      longer look (some 24 bytes a slot, kept).
+ *      longer look (some 80 bytes a slot, kept).
  *
  * NOTE - one thread at a time. An inbox does not know peers, nodes or handles: who may send is
  * checked by the layer above, on the copy.
@@ -24,6 +24,8 @@ struct shmring_sender_view {
     const struct shmring_outbox *outbox; /* NULL: not introduced yet */
     uint32_t commit_words;               /* how many the outbox holds */
     uint32_t gone;                       /* severed: what it sends is dropped */
+    uint32_t peer;                       /* as its outbox says, the same at every receiver */
+    uint32_t reserved;
 };
 
 enum shmring_open_state {
@@ -37,7 +39,8 @@ enum shmring_open_state {
 struct shmring_open {
     uint64_t position;
     uint64_t stamp; /* of one that has happened */
-    uint64_t commit; /* of one that is pending: SHMRING_COMMIT_REF */
+    uint64_t commit; /* of a multicast: SHMRING_COMMIT_REF */
+    uint64_t tie;    /* of a multicast: peer << 32 | index of its commit word; else 0 */
     uint32_t state; /* enum shmring_open_state */
     uint32_t sender;
 };
@@ -72,7 +75,7 @@ struct shmring_inbox_counts {
 };
 
 struct shmring_ready {
-    uint64_t stamp;
+    uint64_t stamp, tie, position;
     uint32_t ring;  /* index in the inbox */
     uint32_t index; /* in its open[], or SHMRING_READY_RETIRED + index in retired[] */
 };
