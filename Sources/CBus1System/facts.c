@@ -1,5 +1,5 @@
-#include <sched.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "bus1_sys_facts.h"
 
@@ -12,11 +12,9 @@ uint64_t bus1_sys_unique(void)
 
 int bus1_sys_cpu_count(void)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    int count = CPU_COUNT(&set);
-    return count < 1 ? 1 : count;
+    /* Not the affinity: a receiver pinned to one processor has its senders on others. */
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : (int)count;
 }
 
 const char *bus1_sys_environment(const char *name)

@@ -5,7 +5,7 @@
 
 /* 1, 2, 3 ...: never the same twice in this process, on any thread. */
 uint64_t bus1_sys_unique(void);
-/* How many processors this process may run on; at least 1. */
+/* How many processors this machine has at work; at least 1. */
 int bus1_sys_cpu_count(void);
 /* The value of an environment variable; NULL when there is none, or when this program runs with more
  * rights than whoever started it. */
