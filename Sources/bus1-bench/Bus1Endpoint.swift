@@ -319,7 +319,106 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     // MARK: Probes
 
     func probe(_ name: String, _ part: Part) throws -> [String: Double] {
-        throw BenchError("bus1 knows no probe \(name)")
+        try connect()
+        switch (name, part) {
+        case ("huge-send", .send), ("huge-send", .ping): return try sendHuge()
+        case ("huge-send", _): return try takeHuge()
+        case ("released-handle", .send), ("released-handle", .ping): return try sendAfterRelease()
+        case ("released-handle", _): return try takeUntilLast()
+        default: throw BenchError("bus1 knows no probe \(name)")
+        }
+    }
+
+    private static let hugeRounds = 9
+
+    /// What the call takes that sends 256 MiB, over what it takes for 64 bytes; the memory left 100 ms after.
+    private func sendHuge() throws -> [String: Double] {
+        let ticksPerUs = bench_ticks_per_ns() * 1000
+        var huge: [Double] = []
+        var small: [Double] = []
+        let before = sharedBytes()
+        for _ in 0..<Self.hugeRounds {
+            var slice = try peer.loan(post.shape.payloadBytes, until: .after(.seconds(30)))
+            var room = slice.bytes
+            room.withUnsafeMutableBytes { _ = bench_fill($0.baseAddress!, UInt64($0.count), 1) }
+            var begin = bench_ticks()
+            try peer.send(slice, to: handles[0].handle)
+            huge.append(Double(bench_ticks() - begin) / ticksPerUs)
+            _ = try peer.receive()
+            var few = try peer.loan(64)
+            var fewRoom = few.bytes
+            fewRoom.withUnsafeMutableBytes { _ = bench_fill($0.baseAddress!, 64, 1) }
+            begin = bench_ticks()
+            try peer.send(few, to: handles[0].handle)
+            small.append(Double(bench_ticks() - begin) / ticksPerUs)
+            _ = try peer.receive()
+        }
+        // Idle: both sides only wait for messages, as servers do.
+        let deadline = Deadline.after(.milliseconds(100))
+        while !deadline.hasPassed { _ = try? peer.receive(until: deadline) }
+        let left = max(0, sharedBytes() - before)
+        let last = try peer.loan(64)
+        try peer.send(last, to: handles[0].handle)
+        let median = { (values: ArraySlice<Double>) in values.sorted()[values.count / 2] }
+        return [
+            "extra_us": median(huge.dropFirst()) - median(small.dropFirst()), "first_use_us": huge[0],
+            "left_bytes": left,
+        ]
+    }
+
+    private func takeHuge() throws -> [String: Double] {
+        let answer = HandleBox(try peer.lookUp("sender-0", until: .after(.seconds(20))))
+        for _ in 0..<(2 * Self.hugeRounds) {
+            if case .message(let message) = try peer.receive() {
+                var sequence: UInt64 = 0
+                let bytes = UInt64(message.byteCount)
+                _ = message.payload.withUnsafeBytes { bench_read($0.baseAddress!, bytes, &sequence) }
+            }
+            try peer.send(UInt64(0), to: answer.handle)
+        }
+        _ = try peer.receive()
+        return [:]
+    }
+
+    /// Half a run, then the handle is released: the next send must fail.
+    private func sendAfterRelease() throws -> [String: Double] {
+        let handle = try peer.lookUp("receiver-0", until: .after(.seconds(20)))
+        let id = handle.detach()
+        for _ in 0..<1000 {
+            while try peer.trySend(UInt64(1), to: id) == nil {}
+        }
+        try peer.release(id)
+        var refused = 0.0
+        do {
+            _ = try peer.trySend(UInt64(2), to: id)
+        } catch {
+            refused = error.code == .noSuchHandle ? 1 : 0
+        }
+        try peer.send(UInt64(3), to: handles[0].handle)
+        return ["refused": refused]
+    }
+
+    private func takeUntilLast() throws -> [String: Double] {
+        var strays = 0.0
+        while true {
+            guard case .message(let message) = try peer.receive() else { continue }
+            let value = try message.load(as: UInt64.self)
+            if value == 2 { strays += 1 }
+            if value == 3 { return strays == 0 ? [:] : ["refused": 0] }
+        }
+    }
+
+    /// Pages of shared memory in use on the whole machine.
+    private func sharedBytes() -> Double {
+        guard let file = fopen("/proc/meminfo", "r") else { return 0 }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 256)
+        while fgets(&line, 256, file) != nil {
+            let words = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+                .split(separator: " ")
+            if words.first == "Shmem:", words.count > 1 { return (Double(words[1]) ?? 0) * 1024 }
+        }
+        return 0
     }
 }
 
