@@ -274,3 +274,16 @@ SHMRING_INLINE uint64_t shmring_header_slice(void)
 {
     return SHMRING_HEADER_SLICE;
 }
+
+/* The first turns of a wait, in line: take, again and again, `turns` times at most or until the broker
+ * writes. As shmring_inbox_take. */
+SHMRING_INLINE int shmring_inbox_spin(struct shmring_inbox *inbox, struct shmring_message *message,
+                                      uint32_t turns)
+{
+    int result = shmring_inbox_take(inbox, message);
+    /* Relaxed: a hint; whoever acts on it reads the word again with acquire. */
+    while (result == SHMRING_E_EMPTY && turns-- != 0 &&
+           shmring_load_relaxed_u32(inbox->attention) == inbox->attention_seen)
+        result = shmring_inbox_take(inbox, message);
+    return result;
+}
