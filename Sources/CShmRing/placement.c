@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "shmring_atomics.h"
 
@@ -79,6 +80,15 @@ static void touch_every_page(const struct shmring_mapping *mapping, enum shmring
     }
 }
 
+/* qemu returns 0 for advice that it does not pass on. */
+static bool last_page_is_there(const struct shmring_mapping *mapping)
+{
+    unsigned char there = 0;
+    char *last = (char *)mapping->base + mapping->byte_count - SHMRING_PAGE_BYTES;
+    last -= (uintptr_t)last % (uintptr_t)sysconf(_SC_PAGESIZE);
+    return mincore(last, SHMRING_PAGE_BYTES, &there) == 0 && (there & 1) != 0;
+}
+
 struct smaps_sums {
     uint64_t rss_kib, huge_kib, locked_kib;
 };
@@ -124,7 +134,8 @@ void shmring_placement_apply(const struct shmring_mapping *mapping, enum shmring
     if (placement->prefault) {
         const int advice =
             access == SHMRING_READ_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-        if (madvise(mapping->base, mapping->byte_count, advice) != 0)
+        const int refused = madvise(mapping->base, mapping->byte_count, advice);
+        if (refused || !last_page_is_there(mapping))
             touch_every_page(mapping, access);
     }
     /* Blocks reserved at creation are small pages; the kernel may gather them afterwards. */

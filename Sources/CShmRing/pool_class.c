@@ -10,7 +10,7 @@
 #include "pool_private.h"
 
 #define POOL_SEGMENT_BYTES (UINT64_C(2) << 20)       /* of small slices */
-#define POOL_SEGMENT_BYTES_SPANS (UINT64_C(8) << 20) /* of slices from 256 KiB on */
+#define POOL_SEGMENT_BYTES_SPANS (UINT64_C(4) << 20) /* of slices from 256 KiB on */
 #define POOL_WARM_SMALL_BELOW (UINT64_C(64) << 10)
 #define POOL_SEGMENT_SLICES 1024u                    /* no more than that in one segment */
 

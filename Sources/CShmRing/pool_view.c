@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "placement.h"
 #include "pool_private.h"
 
 /* One reference belongs to the view, one to each held slice. */
@@ -98,6 +99,28 @@ static int make_place(struct shmring_view *view, uint32_t number)
     return 0;
 }
 
+/*
+ * Maps a segment only when every page of it is there. Its blocks alone do not prove that: a sender
+ * may have reserved as many beyond the file's end before it sealed it. Once it is sealed, no hole
+ * can be made any more: hence the order.
+ */
+static int map_whole(int fd, uint64_t byte_count, struct shmring_mapping *mapping)
+{
+    const struct shmring_placement touch = {.prefault = true, .numa_node = -1};
+    const int result = shmring_segment_map(fd, SHMRING_SEGMENT_POOL, SHMRING_READ_ONLY, byte_count,
+                                           true, true, NULL, NULL, mapping);
+    if (result != 0)
+        return result;
+    const off_t hole = lseek(fd, 0, SEEK_HOLE);
+    if (hole < 0 || (uint64_t)hole < byte_count) {
+        const int error = hole < 0 ? -errno : SHMRING_E_SPARSE;
+        shmring_segment_unmap(mapping);
+        return error;
+    }
+    shmring_placement_apply(mapping, SHMRING_READ_ONLY, &touch, NULL);
+    return 0;
+}
+
 int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint64_t byte_count,
                         bool keep_fd)
 {
@@ -121,8 +144,7 @@ int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint
     segment->fd = -1;
     segment->number = number;
     segment->references = 1;
-    result = shmring_segment_map(fd, SHMRING_SEGMENT_POOL, SHMRING_READ_ONLY, byte_count, true,
-                                 true, NULL, NULL, &segment->mapping);
+    result = map_whole(fd, byte_count, &segment->mapping);
     if (result == 0 && keep_fd && (segment->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
         result = -errno;
     if (result != 0) {

@@ -425,6 +425,27 @@ static void a_view_refuses_numbers_that_are_taken_or_none(void)
     tear_down(&f);
 }
 
+static void holes_hidden_by_blocks_beyond_the_end_are_refused(void)
+{
+    struct fixture f = set_up(MIB);
+    const uint32_t number = UINT32_C(1) << 20;
+    struct stat status;
+    const int fd = memfd_create("hostile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK_EQ(ftruncate(fd, 65536), 0);
+    CHECK_EQ(pwrite(fd, "x", 1, 0), 1);
+    CHECK_EQ(fallocate(fd, FALLOC_FL_KEEP_SIZE, 65536, 65536), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+    CHECK_EQ(shmring_segment_seal(fd, true), 0);
+    CHECK_EQ(fstat(fd, &status), 0);
+    const blkcnt_t blocks = status.st_blocks;
+    CHECK(blocks * 512 >= 65536);
+    CHECK_EQ(shmring_view_attach(f.view, number, fd, 65536, false), SHMRING_E_SPARSE);
+    CHECK_EQ(fstat(fd, &status), 0);
+    CHECK_EQ(status.st_blocks, blocks); /* nothing was paid for */
+    (void)close(fd);
+    tear_down(&f);
+}
+
 static void a_receiver_cannot_write_what_it_was_sent(void)
 {
     struct fixture f = set_up(UINT64_C(1) << 30);
@@ -525,7 +546,7 @@ static void a_burst_is_given_back_while_the_class_is_in_use(void)
         (void)shmring_pool_trim(f.pool, now * ms, 50 * ms);
     }
     /* One slice at a time needs no more than what keeps the class warm: one segment. */
-    CHECK_EQ(usage_of(&f).charged_bytes, 8 * MIB);
+    CHECK_EQ(usage_of(&f).charged_bytes, 4 * MIB);
     tear_down(&f);
 }
 
@@ -646,6 +667,7 @@ CHECK_MAIN(RUN(a_loan_has_room_for_what_was_asked_and_lies_in_its_segment),
            RUN(a_hostile_board_frees_nothing_but_what_was_lent_there),
            RUN(a_hostile_reference_is_corrupt_and_holds_nothing),
            RUN(a_view_refuses_numbers_that_are_taken_or_none),
+           RUN(holes_hidden_by_blocks_beyond_the_end_are_refused),
            RUN(a_receiver_cannot_write_what_it_was_sent),
            RUN(a_held_slice_stays_mapped_against_the_senders_word),
            RUN(memory_is_back_once_idle_segments_are_retired),

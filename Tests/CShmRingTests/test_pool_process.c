@@ -216,11 +216,19 @@ static void tell_retired(struct sender *sender)
     }
 }
 
+static bool child_is_alive(const struct sender *sender)
+{
+    siginfo_t info = {.si_pid = 0};
+    (void)waitid(P_PID, (id_t)sender->child, &info, WEXITED | WNOHANG | WNOWAIT);
+    return info.si_pid == 0;
+}
+
 /* Loans, waiting until something has come back. */
 static int loan_waiting(struct sender *sender, uint64_t byte_count, struct shmring_slice *slice)
 {
     int result;
-    while ((result = shmring_pool_loan(sender->pool, byte_count, slice)) == SHMRING_E_FULL)
+    while ((result = shmring_pool_loan(sender->pool, byte_count, slice)) == SHMRING_E_FULL &&
+           child_is_alive(sender))
         (void)shmring_pool_wait(sender->pool, check_now_ns() + 1000000000u);
     return result;
 }
@@ -240,7 +248,8 @@ static bool send_slice(struct sender *sender, const struct shmring_slice *slice,
     note = (struct note){.kind = NOTE_SLICE};
     int result;
     while ((result = shmring_pool_lend(sender->pool, sender->link, slice, byte_count, &note.ref)) ==
-           SHMRING_E_FULL)
+               SHMRING_E_FULL &&
+           child_is_alive(sender))
         (void)shmring_pool_wait(sender->pool, check_now_ns() + 1000000000u);
     CHECK_EQ(result, 0);
     shmring_pool_end(sender->pool, slice);

@@ -51,7 +51,7 @@ struct shmring_pool_options {
     uint64_t warm_bytes;       /* of each class from 64 KiB on; 0: 4 MiB */
     uint64_t warm_small_bytes; /* of each smaller class; 0: 1 MiB */
     uint32_t lane;             /* below SHMRING_LANES_MAX: keeps lanes' segment numbers apart */
-    struct shmring_placement placement; /* of each segment; numa_node is read: -1 for none */
+    struct shmring_placement placement; /* of each segment, which is prefaulted in any case */
 };
 
 struct shmring_pool_usage {
@@ -161,9 +161,9 @@ struct shmring_held {
 int shmring_view_init(uint64_t limit_bytes, struct shmring_view **view_out);
 /* Unmaps what is not held; what is held is unmapped when it is given back. NULL is fine. */
 void shmring_view_deinit(struct shmring_view *view);
-/* Checks and maps a segment that the sender announced. Does not close fd; keeps a duplicate when
- * keep_fd, which forwarding needs. SHMRING_E_CORRUPT: the number is taken, or none. SHMRING_E_FULL:
- * limit_bytes. Else what shmring_segment_map returns. */
+/* Checks and maps a segment that the sender announced, and that every page of it is there. Does not
+ * close fd; keeps a duplicate when keep_fd, which forwarding needs. SHMRING_E_CORRUPT: the number
+ * is taken, or none. SHMRING_E_FULL: limit_bytes. Else what shmring_segment_map returns. */
 int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint64_t byte_count,
                         bool keep_fd);
 /* Forgets a segment that the sender retired. SHMRING_E_CORRUPT: unknown. One that is held against
