@@ -16,11 +16,13 @@ static uint64_t read_ns(clockid_t id)
 
 uint64_t shmring_clock_monotonic(uint32_t coarse_ns)
 {
-    /* The fences stand for what the TSC path does with lfence: the reading follows all that the
-     * thread did before. On arm64 the isb that the vDSO itself executes keeps it in place. */
-    shmring_fence_full();
+    /* SYNC T2 complete, on both sides: the reading comes after every earlier access has completed
+     * and before every later one begins, as T1 has it on a TSC. A memory barrier is not enough on
+     * arm64, where it does not hold back the reading of a counter, nor is the isb of the vDSO, which
+     * does not wait for stores. */
+    shmring_fence_complete();
     uint64_t now = read_ns(CLOCK_MONOTONIC);
-    shmring_fence_full();
+    shmring_fence_complete();
     return coarse_ns > 1 ? now - now % coarse_ns : now;
 }
 

@@ -65,6 +65,22 @@ SHMRING_INLINE void shmring_fence_full(void)
 #endif
 }
 
+/* Stands where a clock is read that is not memory: a barrier between memory accesses does not order
+ * a counter. Every access before it has completed - stores are visible, loads have their values -
+ * before any instruction after it begins. On x86 a locked instruction drains the stores, and the
+ * lfence waits for it. */
+SHMRING_INLINE void shmring_fence_complete(void)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("dsb ish\n\tisb" ::: "memory");
+#elif defined(__x86_64__)
+    shmring_fence_full();
+    __asm__ volatile("lfence" ::: "memory");
+#else
+    shmring_fence_full();
+#endif
+}
+
 /* An exchange that is also a full barrier. On x86 one instruction is both; elsewhere an atomic
  * exchange does not keep a later load behind its store, so a fence follows. */
 SHMRING_INLINE uint64_t shmring_exchange_full(uint64_t *word, uint64_t value)
