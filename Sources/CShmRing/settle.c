@@ -18,10 +18,13 @@ static uint64_t *commit_words(const struct shmring_mapping *outbox, uint32_t lan
     return (uint64_t *)(void *)((uint8_t *)outbox->base + sizeof(struct shmring_outbox));
 }
 
-/* True when a pending word became aborted. */
-static bool abort_word(uint64_t *word, uint64_t expected)
+/* True when a pending word became aborted. `every`: whatever its generation becomes meanwhile. */
+static bool abort_word(uint64_t *word, uint64_t expected, bool every)
 {
+    const uint64_t asked = expected >> 32;
     while ((expected & SHMRING_COMMIT_STATE_MASK) == SHMRING_COMMIT_PENDING) {
+        if (!every && expected >> 32 != asked)
+            return false; /* its sender has gone on: this one is younger than the question */
         uint64_t generation = expected >> 32 & SHMRING_COMMIT_GENERATION_MASK;
         uint64_t aborted = SHMRING_COMMIT_ABORTED | generation << 32;
         /* SYNC B1 acq_rel, pairs with C1 in shmring_transaction_commit and C2 in resolve: the sender's
@@ -39,7 +42,7 @@ uint32_t shmring_outbox_settle(const struct shmring_mapping *outbox, uint32_t la
     for (uint32_t i = 0; i < count; i++)
         /* SYNC B1 acquire: no commit that was over before its process ended may be taken for pending;
          * the kernel's word that it ended orders that already. */
-        if (abort_word(&words[i], shmring_load_acquire(&words[i])))
+        if (abort_word(&words[i], shmring_load_acquire(&words[i]), true))
             aborted++;
     return aborted;
 }
@@ -54,7 +57,7 @@ bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, 
     uint64_t word = shmring_load_acquire(&words[index]); /* SYNC B1 acquire, as above. */
     if ((word >> 32 & SHMRING_COMMIT_GENERATION_MASK) != generation)
         return false;
-    return abort_word(&words[index], word);
+    return abort_word(&words[index], word, false);
 }
 
 void shmring_outbox_attend(const struct shmring_mapping *outbox)
@@ -69,7 +72,7 @@ void shmring_outbox_attend(const struct shmring_mapping *outbox)
 void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp)
 {
     struct shmring_outbox *shared = outbox->base;
-    /* SYNC B4 release, pairs with the receiver's acquire of dead: who sees it sees the outbox
+    /* SYNC B4 release, pairs with H1 in usableProducer: who sees it sees the outbox
      * settled. */
     shmring_store_release(&shared->dead, stamp);
 }
