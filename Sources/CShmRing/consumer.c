@@ -11,6 +11,7 @@ int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmrin
                           bool foreign)
 {
     struct shmring_ring_control *control = ring->base;
+    /* Copied once: another process may write it. Relaxed: its maker wrote it before it was sent. */
     uint32_t capacity = shmring_load_relaxed_u32(&control->header.param_a);
     uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
     uint64_t byte_count = shmring_ring_bytes(capacity, slot_bytes);
@@ -25,10 +26,11 @@ int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmrin
         .publish_every = capacity / 8,
         .slot_shift = (uint32_t)__builtin_ctz(slot_bytes),
         .body_bytes = slot_bytes - SHMRING_SLOT_HEADER_BYTES,
-        .ring_id = shmring_load_relaxed_u32(&control->header.id),
+        .ring_id = shmring_load_relaxed_u32(&control->header.id), /* Relaxed, as above. */
         .foreign = foreign,
     };
-    /* A new ring: its head is where its maker put it, and nobody but this consumer moves it. */
+    /* A new ring: its head is where its maker put it, and nobody but this consumer moves it. Relaxed:
+     * the ring came through the kernel. */
     consumer->head = shmring_load_relaxed(&control->head);
     consumer->next = consumer->head;
     return SHMRING_OK;
@@ -70,8 +72,10 @@ int shmring_consumer_set_sender(struct shmring_consumer *consumer, uint32_t send
     consumer->senders[sender] = (struct shmring_sender_view){
         .outbox = outbox,
         .commit_words = lanes * SHMRING_COMMIT_WORDS,
-        /* Read once: its owner could write it, and an order must not change while it sorts. */
-        .peer = outbox == NULL ? 0 : shmring_load_relaxed_u32(&outbox->header.id)};
+        /* Copied once: its owner could write it, and an order must not change while it sorts. Relaxed:
+         * its maker wrote it before it was sent. */
+        .owner_id = outbox == NULL ? 0 : shmring_load_relaxed_u32(&outbox->header.id),
+    };
     return SHMRING_OK;
 }
 
@@ -90,6 +94,7 @@ void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint3
                                         struct shmring_inbox_counts *counts)
 {
     uint64_t position = consumer->retired[retired_index].position;
+    /* SYNC R7 acquire, as in look_at_ring. */
     uint64_t tail = shmring_load_acquire(&consumer->control->tail);
     uint64_t laps = (tail + consumer->capacity - position + consumer->mask) / consumer->capacity;
     uint64_t from = position + laps * consumer->capacity;
@@ -124,8 +129,8 @@ static bool retire_first(struct shmring_consumer *consumer)
         shmring_consumer_header(consumer, first->position) >> SHMRING_POSITION_SHIFT ==
             first->position)
         return false;
-    /* SYNC R5a relaxed, published by R5 below: who reads the head that makes room on this index for
-     * the next lap finds the index out of service, and the count that says that one is. */
+    /* SYNC R5a relaxed (released by R5), pairs with R4: who reads the head that makes room on this
+     * index for the next lap finds the index out of service, and the word that says that one is. */
     shmring_store_relaxed(&consumer->resume[first->position & consumer->mask], UINT64_MAX);
     consumer->retired[consumer->retired_count++] = *first;
     shmring_store_relaxed(&consumer->control->out_of_service, 1);
@@ -150,6 +155,7 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
     if (consumer->in_service_from != 0 && consumer->retired_count == 0 &&
         head >= consumer->in_service_from) {
         consumer->in_service_from = 0;
+        /* Relaxed: seen early it does no harm; see shmring_producer_refresh. */
         shmring_store_relaxed(&consumer->control->out_of_service, 0);
     }
     if (head != consumer->head) {
@@ -163,8 +169,10 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
     /* SYNC W2 full barrier, pairs with W1 in shmring_producer_wait: either the waiter's second look
      * finds this head, or the load below finds the waiter. */
     shmring_fence_full();
-    if (shmring_load_relaxed_u32(&consumer->control->waiters) != 0) {
-        shmring_store_relaxed_u32(&consumer->control->waiters, 0);
+    if (shmring_load_relaxed_u32(&consumer->control->waiters) != 0) { /* Relaxed: W2 orders it. */
+        shmring_store_relaxed_u32(&consumer->control->waiters, 0); /* Relaxed: W4 releases it. */
+        /* SYNC W4 acq_rel, pairs with W3 in shmring_producer_wait: who reads the count before it does
+         * not sleep on it; who reads it after announces itself after the 0. */
         (void)shmring_fetch_add_acq_rel_u32(&consumer->control->room, 1);
         (void)syscall(SYS_futex, &consumer->control->room, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
     }

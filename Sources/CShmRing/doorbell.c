@@ -46,11 +46,11 @@ static struct timespec to_timespec(uint64_t ns)
 static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
 {
     struct timespec until = to_timespec(until_ns);
-    if (count > 1 && !shmring_load_relaxed_u32(&waitv_refused)) {
+    if (count > 1 && !shmring_load_relaxed_u32(&waitv_refused)) { /* Relaxed: see there. */
         long r = syscall(SYS_futex_waitv, words, count, 0, &until, CLOCK_MONOTONIC);
         if (r >= 0 || errno != ENOSYS)
             return;
-        shmring_store_relaxed_u32(&waitv_refused, 1);
+        shmring_store_relaxed_u32(&waitv_refused, 1); /* Relaxed: see there. */
     }
     uint64_t now = monotonic_ns();
     if (count > 1 && until_ns > now + POLL_NS)
@@ -72,7 +72,7 @@ const char *shmring_doorbell_name(void)
 static void announce(struct shmring_inbox *inbox, uint64_t number)
 {
     for (uint32_t r = 0; r < inbox->ring_count; r++)
-        shmring_store_relaxed(&inbox->rings[r]->control->parked, number);
+        shmring_store_relaxed(&inbox->rings[r]->control->parked, number); /* Relaxed: D2 orders it. */
     /* SYNC D2 full barrier, pairs with D1 in shmring_producer_finish: the look that follows finds the
      * message, or its sender finds the number. Without it both miss, and the receiver sleeps. */
     shmring_fence_full();
@@ -80,6 +80,8 @@ static void announce(struct shmring_inbox *inbox, uint64_t number)
 
 static bool attention_changed(const struct shmring_inbox *inbox)
 {
+    /* SYNC E2 acquire, pairs with B2 in shmring_outbox_attend: the broker's message is on the socket
+     * before its count is seen. */
     return shmring_load_acquire_u32(inbox->attention) != inbox->attention_seen;
 }
 
@@ -108,6 +110,8 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
         inbox->counts.parked++;
         sleep_on(words, count, until_ns);
     }
+    /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver awake, or
+     * before its next announcement, whose D2 makes it look once more. */
     for (uint32_t r = 0; r < inbox->ring_count; r++)
         shmring_store_relaxed(&inbox->rings[r]->control->parked, 0);
     return result;
@@ -158,13 +162,17 @@ int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *messa
 int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns)
 {
     struct shmring_ring_control *control = producer->control;
+    /* SYNC W3 acquire, pairs with W4 in shmring_consumer_publish_head: read before the wait is
+     * announced, so that who wakes it changes what the futex compares, and strikes out none that was
+     * announced after that. */
     uint32_t counted = shmring_load_acquire_u32(&control->room);
+    /* Relaxed: W1 orders it. */
     shmring_store_relaxed_u32(&control->waiters, 1);
     /* SYNC W1 full barrier, pairs with W2 in shmring_consumer_publish_head: the look that follows
      * finds the new head, or the consumer finds the waiter. */
     shmring_fence_full();
-    uint64_t tail = shmring_load_relaxed(&control->tail);
-    int result = shmring_producer_refresh(producer, tail, 1, room);
+    uint64_t tail;
+    int result = shmring_producer_room(producer, 1, room, &tail);
     if (result != SHMRING_E_FULL)
         return result;
     uint64_t now = monotonic_ns();
@@ -175,6 +183,5 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
     struct timespec at = to_timespec(until < deadline_ns ? until : deadline_ns);
     (void)syscall(SYS_futex, &control->room, FUTEX_WAIT_BITSET, counted, &at, NULL,
                   FUTEX_BITSET_MATCH_ANY);
-    tail = shmring_load_relaxed(&control->tail);
-    return shmring_producer_refresh(producer, tail, 1, room);
+    return shmring_producer_room(producer, 1, room, &tail);
 }

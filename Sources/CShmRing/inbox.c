@@ -18,6 +18,7 @@ void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock 
                         const uint64_t *death, const uint32_t *attention)
 {
     *inbox = (struct shmring_inbox){.clock = *clock, .death = death, .attention = attention};
+    /* Relaxed: only to be compared; what a change means is read by a look. */
     inbox->death_seen = shmring_load_relaxed(death);
     inbox->attention_seen = shmring_load_relaxed_u32(attention);
 }
@@ -83,7 +84,7 @@ static void resolve(struct shmring_inbox *inbox, struct shmring_consumer *consum
 {
     const struct shmring_sender_view *view = &consumer->senders[open->sender];
     uint64_t index = open->commit >> 32;
-    open->tie = (uint64_t)view->peer << 32 | index;
+    open->tie = (uint64_t)view->owner_id << 32 | index;
     uint64_t generation = open->commit & SHMRING_COMMIT_GENERATION_MASK;
     if (view->gone || view->outbox == NULL || index >= view->commit_words) {
         open->state = SHMRING_OPEN_DONE;
@@ -116,6 +117,7 @@ static int classify(struct shmring_inbox *inbox, uint32_t r, struct shmring_open
     if (header >> SHMRING_POSITION_SHIFT != open->position)
         return SHMRING_OK;
     const struct shmring_slot *slot = shmring_consumer_slot(consumer, open->position);
+    /* Relaxed, once each: R6 puts them behind the header. */
     uint64_t stamp = shmring_load_relaxed(&slot->stamp);
     uint32_t sender = (uint32_t)(shmring_load_relaxed(&slot->route) >> 16) & 0xffff;
     switch (header & SHMRING_CLASS_MASK) {
@@ -210,7 +212,7 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
     }
     for (; consumer->next != tail; consumer->next++) {
         if (consumer->in_service_from != 0 || consumer->retired_count != 0) {
-            if (consumer->next <
+            if (consumer->next < /* Relaxed: this thread wrote it. */
                 shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask])) {
                 inbox->counts.holes++;
                 continue;
@@ -358,9 +360,12 @@ static int look(struct shmring_inbox *inbox)
 {
     inbox->counts.looks++;
     inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
+    /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a death
+     * with a lower stamp is found pending or later. */
     inbox->death_seen = shmring_load_acquire(inbox->death);
     for (uint32_t r = 0; r < inbox->ring_count; r++) {
         struct shmring_consumer *consumer = inbox->rings[r];
+        /* SYNC N2 acquire, pairs with the exchange or store by which a flag is set: after t0, as N1. */
         consumer->flags_seen = shmring_load_acquire(&consumer->control->flags);
         int result = look_at_ring(inbox, r);
         if (result)
@@ -445,9 +450,10 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
         if (shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
             return SHMRING_E_EMPTY;
     }
-    if (consumer->in_service_from != 0 &&
+    if (consumer->in_service_from != 0 && /* Relaxed: this thread wrote it. */
         next < shmring_load_relaxed(&consumer->resume[next & consumer->mask]))
         return SHMRING_E_EMPTY;
+    /* Relaxed: R6 keeps both later than the header, which is all that matters (N3). */
     if (shmring_load_relaxed(&consumer->control->flags) != consumer->flags_seen ||
         shmring_load_relaxed(inbox->death) != inbox->death_seen)
         return SHMRING_E_EMPTY;
@@ -460,8 +466,10 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
     }
     tell(inbox, 0, message->stamp, false, message);
     consumer->next = next + 1;
-    if (next + 1 - consumer->head >= consumer->publish_every)
+    if (next + 1 - consumer->head >= consumer->publish_every) {
         shmring_consumer_publish_head(consumer, true);
+        choose_path(inbox); /* the last index may have gone back into service */
+    }
     return SHMRING_OK;
 }
 
@@ -477,9 +485,10 @@ static bool something_to_see(struct shmring_inbox *inbox)
         /* Something is known to stand open: tail is read each time until it is settled. */
         if (ring->open_first != ring->open_end || ring->retired_count != 0)
             return true;
-        if (shmring_load_relaxed(&ring->control->flags) != ring->flags_seen)
+        if (shmring_load_relaxed(&ring->control->flags) != ring->flags_seen) /* Relaxed: a hint. */
             return true;
     }
+    /* Relaxed: a hint, what it means is for the look. */
     return shmring_load_relaxed(inbox->death) != inbox->death_seen;
 }
 
@@ -500,7 +509,7 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
         return SHMRING_E_CORRUPT;
     /* Everything claimed becomes open: to be read again, whatever it is now. */
     for (; consumer->next != tail; consumer->next++) {
-        if ((consumer->in_service_from != 0 || consumer->retired_count != 0) &&
+        if ((consumer->in_service_from != 0 || consumer->retired_count != 0) && /* Relaxed: own. */
             consumer->next < shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask]))
             continue;
         consumer->open[consumer->open_end++] = (struct shmring_open){.position = consumer->next};
@@ -545,7 +554,7 @@ int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message 
             return SHMRING_E_EMPTY;
         /* With one plain ring take has counted this call already. */
         uint64_t calls = inbox->only != NULL ? inbox->empty_count : ++inbox->empty_count;
-        if (!exact && (calls & 63) != 0 && !something_to_see(inbox))
+        if (!exact && calls % SHMRING_EMPTY_LOOK != 0 && !something_to_see(inbox))
             return SHMRING_E_EMPTY;
         int result = look(inbox);
         if (result)

@@ -9,7 +9,7 @@ int shmring_producer_init(struct shmring_producer *producer, const struct shmrin
                           uint64_t *claim_word, uint32_t sender)
 {
     struct shmring_ring_control *control = ring->base;
-    /* Copied once: another process may write it. */
+    /* Copied once: another process may write it. Relaxed: its maker wrote it before it was sent. */
     uint32_t capacity = shmring_load_relaxed_u32(&control->header.param_a);
     uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
     uint32_t ring_id = shmring_load_relaxed_u32(&control->header.id);
@@ -32,15 +32,39 @@ int shmring_producer_init(struct shmring_producer *producer, const struct shmrin
         .event_fd = -1,
     };
     /* Whoever joins late must know what is out of service before its first claim. */
-    uint64_t tail = shmring_load_relaxed(&control->tail);
-    (void)shmring_producer_refresh(producer, tail, 1, producer->unicast_room);
+    uint64_t tail;
+    (void)shmring_producer_room(producer, 1, producer->unicast_room, &tail);
     return SHMRING_OK;
+}
+
+int shmring_producer_room(struct shmring_producer *producer, uint64_t count, uint64_t room,
+                          uint64_t *tail)
+{
+    for (uint32_t tries = 0; tries < SHMRING_CLAIM_TRIES; tries++) {
+        /* SYNC R11 acquire, pairs with R2: head is read after it, the second reading below after head
+         * (R4). If both agree, tail was this when head was read. An old tail against a new head, or
+         * the other way round, differs by more than a lap and would be taken for corruption. */
+        uint64_t before = shmring_load_acquire(&producer->control->tail);
+        int result = shmring_producer_refresh(producer, before, count, room);
+        *tail = before;
+        /* Relaxed: R4 keeps it behind head. */
+        if (result == SHMRING_OK || shmring_load_relaxed(&producer->control->tail) == before)
+            return result;
+    }
+    return SHMRING_E_FULL;
 }
 
 int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *claim_word,
                                 uint64_t room, uint64_t *position)
 {
-    while (shmring_producer_is_hole(producer, *position)) {
+    /* No more than a lap: where every index is out of service, or a hostile receiver says so, each
+     * further one would be a hole, too. */
+    for (uint64_t holes = 0; shmring_producer_is_hole(producer, *position); holes++) {
+        if (holes == producer->capacity) {
+            /* SYNC R10 release, as in shmring_producer_claim_range. */
+            shmring_store_release(claim_word, 0);
+            return SHMRING_E_FULL;
+        }
         int result = shmring_producer_claim_range(producer, claim_word, 1, room, position);
         if (result)
             return result;
@@ -54,14 +78,17 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
     *batch = (struct shmring_batch){0};
     if (wanted > SHMRING_CLAIM_COUNT_MAX)
         wanted = SHMRING_CLAIM_COUNT_MAX;
-    for (;;) {
-        uint64_t tail = shmring_load_relaxed(&producer->control->tail);
-        uint64_t room = producer->unicast_room;
+    if (wanted == 0)
+        wanted = 1;
+    const uint64_t room = producer->unicast_room;
+    /* Bounded like a single claim: see SHMRING_CLAIM_TRIES, and shmring_producer_claim_slow. */
+    uint64_t holes = 0;
+    for (uint32_t tries = 0; tries < SHMRING_CLAIM_TRIES && holes < producer->capacity; tries++) {
+        uint64_t tail = shmring_load_relaxed(&producer->control->tail); /* Relaxed: a guess. */
         if (wanted > room || tail - producer->head_seen > room - wanted) {
-            int full = shmring_producer_refresh(producer, tail, 1, room);
-            if (full == SHMRING_E_CORRUPT)
+            int full = shmring_producer_room(producer, 1, room, &tail);
+            if (full)
                 return full;
-            tail = shmring_load_relaxed(&producer->control->tail);
         }
         uint64_t used = tail - producer->head_seen; /* a guess: the claim decides */
         uint64_t count = used >= room ? 1 : wanted < room - used ? wanted : room - used;
@@ -77,7 +104,12 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
             usable = !shmring_producer_is_hole(producer, batch->position + i);
         if (usable)
             return SHMRING_OK;
+        holes += count;
     }
+    batch->count = 0;
+    /* SYNC R10 release, as in shmring_producer_claim_range. */
+    shmring_store_release(producer->claim_word, 0);
+    return SHMRING_E_FULL;
 }
 
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number)
@@ -90,12 +122,14 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
         if (producer->event_fd >= 0)
             (void)!write(producer->event_fd, &one, sizeof one);
     }
-    /* SYNC D3 acq_rel, pairs with D4 in shmring_inbox_park: the futex compares this word, so a
-     * receiver that is about to sleep does not. Also with an event descriptor: the receiver may have
-     * changed its way of sleeping since it wrote the park number. */
+    /* SYNC D3 acq_rel, pairs with D4 in park: the futex compares this word, so a receiver that is
+     * about to sleep does not. Also with an event descriptor: the receiver may have changed its way
+     * of sleeping since it wrote the park number. */
     (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
     (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-    /* Only now: the other way round a sender killed in between would leave everybody asleep, since
-     * those who come later see 0. Failing is fine: the receiver has woken and parked anew. */
+    /* SYNC D5 acq_rel, pairs with D2 in announce: strikes out this parking and no later one, whose
+     * number differs. Only now, after the ringing: the other way round a sender killed in between
+     * would leave everybody asleep, since those who come later see 0. Failing is fine: the receiver
+     * has woken and parked anew. */
     (void)shmring_cas_acq_rel(&control->parked, &park_number, 0);
 }

@@ -24,7 +24,7 @@ struct shmring_sender_view {
     const struct shmring_outbox *outbox; /* NULL: not introduced yet */
     uint32_t commit_words;               /* how many the outbox holds */
     uint32_t gone;                       /* severed: what it sends is dropped */
-    uint32_t peer;                       /* as its outbox says, the same at every receiver */
+    uint32_t owner_id;                   /* the outbox's, the same at every receiver */
     uint32_t reserved;
 };
 
@@ -40,7 +40,7 @@ struct shmring_open {
     uint64_t position;
     uint64_t stamp; /* of one that has happened */
     uint64_t commit; /* of a multicast: SHMRING_COMMIT_REF */
-    uint64_t tie;    /* of a multicast: peer << 32 | index of its commit word; else 0 */
+    uint64_t tie;    /* of a multicast: the outbox's owner << 32 | index of its commit word; else 0 */
     uint32_t state; /* enum shmring_open_state */
     uint32_t sender;
 };
@@ -83,6 +83,10 @@ struct shmring_ready {
 /* A stream: this many deliveries in a row that were waited for less than eight calls. */
 #define SHMRING_STREAM_STREAK 32u
 #define SHMRING_STREAM_PAUSES 8 /* some 200 ns */
+
+/* One empty call in so many looks at everything claimed: what stands behind several claims that stand
+ * still is found then, and head is published for those who wait on it. */
+#define SHMRING_EMPTY_LOOK 64u
 
 #define SHMRING_INBOX_RINGS_MAX 127u /* futex_waitv takes 128 words; one is the attention word */
 
@@ -196,6 +200,7 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
                                          uint64_t header, struct shmring_message *message)
 {
     const struct shmring_slot *slot = shmring_consumer_slot(consumer, position);
+    /* Relaxed, once each: R6 puts them behind the header. */
     uint64_t route = shmring_load_relaxed(&slot->route);
     message->stamp = shmring_load_relaxed(&slot->stamp);
     message->bits = header & ((UINT64_C(1) << SHMRING_POSITION_SHIFT) - 1);
@@ -205,6 +210,9 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
     if (shmring_unlikely(message->length > consumer->body_bytes))
         return SHMRING_E_CORRUPT;
     shmring_copy(message->body, slot->body, message->length);
+    /* The compiler must not take the copy for the slot and read that again after a check: from here on
+     * it knows nothing of what the copy holds. No instruction. */
+    __asm__("" : "+m"(*(uint8_t(*)[])(void *)message->body));
     return SHMRING_OK;
 }
 
@@ -235,7 +243,7 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
          * the longer look finds, now and then: reading tail each time would cost the sender a miss
          * a message. */
         if (shmring_likely(header >> SHMRING_POSITION_SHIFT != next) &&
-            shmring_likely((++inbox->empty_count & 63) != 0) &&
+            shmring_likely(++inbox->empty_count % SHMRING_EMPTY_LOOK != 0) &&
             shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
                            next + 1)) {
             inbox->empty_run++;
@@ -243,7 +251,8 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
         }
         return shmring_inbox_take_slow(inbox, message, false);
     }
-    /* Later than the header: see R6. */
+    /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later than the
+     * header. What was released or dead before the message was sent has changed by now. */
     uint64_t changed = shmring_load_relaxed(&ring->control->flags) ^ ring->flags_seen;
     changed |= shmring_load_relaxed(inbox->death) ^ inbox->death_seen;
     if (shmring_unlikely((changed | ring->foreign) != 0))

@@ -39,7 +39,7 @@ struct shmring_producer {
     uint32_t slot_shift;
     uint32_t body_bytes; /* room in a slot */
     uint32_t ring_id;
-    uint32_t sender;   /* what the broker calls this peer in this ring */
+    uint32_t sender;   /* what the broker calls the own process in this ring */
     int32_t event_fd;  /* rings a receiver that sleeps on its event descriptor; -1 none */
     uint32_t reserved;
 };
@@ -52,7 +52,16 @@ int shmring_producer_init(struct shmring_producer *producer, const struct shmrin
 /* Wakes the receiver that parked under this number. The one place where a send enters the kernel. */
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number);
 
-/* Claims `count` positions that are in service, where the plain claim met an index out of service. */
+/* A claim that loses its compare-and-swap this often in a row is given up as full: others of this
+ * ring are honest and busy, which never lasts so long, or somebody writes tail for mischief. */
+#define SHMRING_CLAIM_TRIES 65536u
+
+/* The careful answer to "is there room": from a tail and a head that belong together. *tail: what it
+ * was. SHMRING_OK, SHMRING_E_FULL, SHMRING_E_CORRUPT. */
+int shmring_producer_room(struct shmring_producer *producer, uint64_t count, uint64_t room,
+                          uint64_t *tail);
+
+/* Claims one position that is in service, where the plain claim met an index out of service. */
 int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *claim_word,
                                 uint64_t room, uint64_t *position);
 
@@ -97,27 +106,25 @@ SHMRING_INLINE void shmring_copy(void *to, const void *from, uint64_t n)
     }
 }
 
-/* Reads head anew. SHMRING_OK when `count` more positions from `tail` on now fit into `room`. */
+/* Reads head anew. SHMRING_OK when `count` more positions from `tail` on now fit into `room`. The
+ * other results are true only if tail was what the caller says when head was read; who does not
+ * know that asks shmring_producer_room. */
 SHMRING_INLINE int shmring_producer_refresh(struct shmring_producer *producer, uint64_t tail,
                                             uint64_t count, uint64_t room)
 {
-    for (;;) {
-        /* SYNC R4 acquire, pairs with R5 in shmring_consumer_publish_head. The consumer has finished
-         * with every slot below head: without it a body could be overwritten while it is copied. */
-        uint64_t head = shmring_load_acquire(&producer->control->head);
-        /* Relaxed: R5 published it before the head just read. A stale zero would let a claim use an
-         * index that is out of service. */
-        producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
-        producer->head_seen = head;
-        uint64_t used = tail - head;
-        if (shmring_likely(used <= producer->capacity))
-            return used + count <= room ? SHMRING_OK : SHMRING_E_FULL;
-        /* An old tail against a new head says nothing; a tail that stands still does. */
-        uint64_t now = shmring_load_relaxed(&producer->control->tail);
-        if (now == tail)
-            return SHMRING_E_CORRUPT;
-        tail = now;
-    }
+    /* SYNC R4 acquire, pairs with R5 in shmring_consumer_publish_head. The consumer has finished
+     * with every slot below head: without it a body could be overwritten while it is copied. */
+    uint64_t head = shmring_load_acquire(&producer->control->head);
+    /* Relaxed: R5a stored it before the head just read, so it is not older than that head. It may be
+     * newer: a one is harmless, and a zero was stored when the consumer had seen tail (R7, R6) pass
+     * every position that resume[] takes out, so that R2 of this claim, which comes later than this
+     * load, cannot get one of them. */
+    producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
+    producer->head_seen = head;
+    uint64_t used = tail - head;
+    if (shmring_likely(used <= producer->capacity))
+        return used + count <= room ? SHMRING_OK : SHMRING_E_FULL;
+    return SHMRING_E_CORRUPT;
 }
 
 /*
@@ -130,31 +137,32 @@ SHMRING_INLINE int shmring_producer_claim_range(struct shmring_producer *produce
                                                 uint64_t room, uint64_t *position)
 {
     struct shmring_ring_control *control = producer->control;
-    uint64_t tail = shmring_load_relaxed(&control->tail); /* only a guess; R2 decides */
-    for (;;) {
+    uint64_t tail = shmring_load_relaxed(&control->tail); /* Relaxed: a guess; R2 decides. */
+    for (uint32_t tries = 0; tries < SHMRING_CLAIM_TRIES; tries++) {
         /* Both sides small, so that a tail behind head is refused as well. */
-        if (shmring_unlikely(tail - producer->head_seen > room - count)) {
-            int full = shmring_producer_refresh(producer, tail, count, room);
+        if (shmring_unlikely(tail - producer->head_seen > room - count) &&
+            shmring_unlikely(shmring_producer_refresh(producer, tail, count, room))) {
+            int full = shmring_producer_room(producer, count, room, &tail);
             if (shmring_unlikely(full)) {
-                uint64_t now = shmring_load_relaxed(&control->tail);
-                if (now != tail) { /* an old tail against a new head says nothing */
-                    tail = now;
-                    continue;
-                }
+                /* SYNC R10 release, pairs with B9: the word of an attempt that ended names nothing. */
                 shmring_store_release(claim_word, 0);
                 return full;
             }
         }
-        /* SYNC R1 release (by R2), pairs with the broker's reading after it saw tail pass: whoever
-         * sees the position claimed finds who claimed it. Without it the claim of a dead process
-         * could never be told from that of a living one. */
+        /* SYNC R1 relaxed (released by R2), pairs with B9 in shmring_claims_copy: whoever sees the
+         * position claimed finds who claimed it. Without it the claim of a dead process could never
+         * be told from that of a living one. */
         shmring_store_relaxed(claim_word, SHMRING_CLAIM(count, producer->ring_id, tail));
-        /* SYNC R2 acq_rel, pairs with itself in other producers: one of them gets the position. */
+        /* SYNC R2 acq_rel, pairs with itself in other producers and with R7 in look_at_ring: one of
+         * them gets the position; who reads a tail beyond it sees its claim word. */
         if (shmring_likely(shmring_cas_acq_rel(&control->tail, &tail, tail + count))) {
             *position = tail;
             return SHMRING_OK;
         }
     }
+    /* SYNC R10 release, as above. */
+    shmring_store_release(claim_word, 0);
+    return SHMRING_E_FULL;
 }
 
 /* Claims one position that is in service. */
@@ -186,10 +194,11 @@ SHMRING_INLINE void shmring_slot_publish(struct shmring_slot *slot, uint64_t pos
  * the receiver sleeps is read after that. */
 SHMRING_INLINE void shmring_producer_finish(struct shmring_producer *producer, uint64_t *claim_word)
 {
-    /* SYNC D1 full barrier, pairs with D2 in shmring_inbox_park: either the receiver's second look
-     * finds the message, or the load below finds it parked. It also makes send's return mean visible
-     * (promise 3). */
+    /* SYNC D1 full barrier, pairs with D2 in announce: either the receiver's second look finds the
+     * message, or the load below finds it parked. It also makes send's return mean visible (promise
+     * 3), and its release half keeps the header before the cleared claim word (B9). */
     (void)shmring_exchange_full(claim_word, 0);
+    /* Relaxed: D1 puts it behind the header. */
     uint64_t parked = shmring_load_relaxed(&producer->control->parked);
     if (shmring_unlikely(parked != 0))
         shmring_producer_ring(producer, parked);
@@ -228,7 +237,8 @@ SHMRING_INLINE bool shmring_producer_is_hole(const struct shmring_producer *prod
 {
     if (shmring_likely(producer->out_of_service == 0))
         return false;
-    /* Relaxed: R5 published it before the head that made room for the position. */
+    /* Relaxed: R5a stored it before the head that made room for the position. That the index has gone
+     * back into service meanwhile changes no answer: it does so a lap beyond every claim. */
     return position < shmring_load_relaxed(&producer->resume[position & producer->mask]);
 }
 
