@@ -193,6 +193,12 @@ int bus1_sys_socket_send(int fd, const void *bytes, size_t byte_count, const int
     return sent < 0 ? -errno : 0;
 }
 
+void bus1_sys_socket_narrow(int fd)
+{
+    int least = 0; /* the kernel raises it to its minimum, some six small packets */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
+}
+
 /* Takes the descriptors out of a received message, and returns how many there were. Those beyond the
  * array's room are closed. */
 static int descriptors_take(struct msghdr *message, int fds_out[BUS1_SYS_DESCRIPTORS_MAX])

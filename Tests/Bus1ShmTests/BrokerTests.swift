@@ -151,6 +151,30 @@ struct BrokerTests {
         }
     }
 
+    @Test func aConnectionThatEndsWithoutGoodbyeIsNoDeath() throws {
+        try withBus { bus in
+            let owner = try TestPeer(bus)
+            try owner.connection.publish("service", node: 1, access: .sameUser)
+            let remote = try RemotePeer()
+            #expect(remote.ask("open \(bus.path)") != nil)
+            #expect(remote.ask("publish other anyone") == "ok ")
+            #expect(remote.ask("lookup service 20000")?.hasPrefix("ok") == true)
+            let introduction = try owner.introduction()
+            #expect(remote.ask("hangup") == "ok ")
+            // The name goes at once, which shows that the broker has noticed; the death does not
+            // come.
+            let isFree = eventually {
+                (try? owner.connection.publish("other", node: 2, access: .sameUser)) != nil
+            }
+            #expect(isFree)
+            while let event = try owner.connection.nextEvent() {
+                if case .peerDied = event { Issue.record("its process lives") }
+            }
+            remote.kill()
+            #expect(try owner.died() == introduction.peer)
+        }
+    }
+
     @Test func aPositionIsBuriedOnlyIfADeadAndNoLivingClaimerNamesIt() throws {
         try withBus { bus in
             let owner = try TestPeer(bus)

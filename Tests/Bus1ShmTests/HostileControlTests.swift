@@ -140,6 +140,41 @@ struct HostileControlTests {
         }
     }
 
+    /// Descriptors on their way count against the broker's user: those that one peer leaves in its
+    /// socket could use all of them up.
+    @Test(.enabled(if: getuid() == 0, "only root can become a user for whom that limit holds"))
+    func whoLeavesDescriptorsUnreceivedStopsNobodyElse() throws {
+        try withBus { bus in
+            chmod(String(bus.path.dropLast(4)), 0o1777)
+            let broker = try RemotePeer()
+            #expect(broker.ask("descriptors 300") == "ok ")
+            #expect(broker.ask("setuid 61001") == "ok ")
+            chown(String(bus.path.dropLast(4)), 61001, 61001)
+            #expect(broker.ask("open \(bus.path)")?.hasPrefix("ok") == true)
+            let silent = try TestPeer(bus)
+            try silent.connection.publish("service", node: 1, access: .anyone)
+            // Each introduction is four descriptors for the silent one, who receives none of them.
+            var late = 0
+            for _ in 0..<40 {
+                let asker = try TestPeer(bus)
+                do {
+                    _ = try asker.connection.lookUp("service", until: .after(.milliseconds(20)))
+                } catch {
+                    #expect((error as? Bus1Error)?.code == .timedOut)
+                    late += 1
+                }
+                try asker.connection.goodbye()
+            }
+            #expect(late > 0, "what is queued for the silent one is bounded")
+            // As soon as it receives, whoever waits for it is served.
+            let asker = try RemotePeer()
+            #expect(asker.ask("open \(bus.path)")?.hasPrefix("ok") == true)
+            asker.begin("lookup service 20000")
+            while try silent.holderAdded().holder.rawValue < 43 {}
+            #expect(asker.answer()?.hasPrefix("ok ") == true)
+        }
+    }
+
     @Test func randomPacketsNeverStopTheBroker() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         var random = SplitMix(state: seed)

@@ -5,8 +5,8 @@
 
     @testable import Bus1Shm
 
-    /// A peer in a process of its own, told by lines through a socket what to do. Killed when this is
-    /// dropped.
+    /// A peer in a process of its own, told by lines through a socket what to do. Killed when this
+    /// is dropped.
     final class RemotePeer {
         let pid: Int32
         private let pidfd: Int32
@@ -162,11 +162,20 @@
                 return "\(introduction.itsRing.rawValue)"
             case "loop":
                 return BrokerThread.loopNames.joined(separator: " ")
+            case "descriptors":
+                var limit = rlimit(rlim_cur: UInt(words[0])!, rlim_max: UInt(words[0])!)
+                guard setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+                    throw Bus1Error(.system, "limit the descriptors", errno: errno)
+                }
+                return ""
             case "rounds":
                 for _ in 0..<Int(words[1])! { try round(Bus(path: words[0])) }
                 return "\(entries(of: "/proc/self/fd").count)"
             case "fork":
                 return "\(forkIdleChild())"
+            case "hangup":
+                shutdown(peer?.connection.descriptor ?? -1, Int32(SHUT_RDWR))
+                return ""
             case "close":
                 try peer?.connection.goodbye()
                 peer = nil
@@ -216,7 +225,8 @@
         }
     }
 
-    /// A child that does nothing for a minute, and its process ID. Swift hides fork, for good reasons.
+    /// A child that does nothing for a minute, and its process ID. Swift hides fork, for good
+    /// reasons.
     private func forkIdleChild() -> Int32 {
         typealias Fork = @convention(c) () -> Int32
         let fork = unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)

@@ -16,7 +16,7 @@ extension Broker {
             holder.process === peer.process || holder.domainByUser == peer.domainByUser
             || peer.introduced.contains(holder.id)
         guard isNear else { throw .refuse(Bus1Error(.denied, "grant a node")) }
-        try checkQueue(of: holder, on: peer)
+        try checkQueue(of: holder)
         introduce(peer, holder) { [self] error in
             if let error { return refuse(message, from: peer, error) }
             holder.remember(number, of: peer.id, node: body.node)
@@ -73,7 +73,7 @@ extension Broker {
             bus1_sys_random($0.baseAddress, $0.count)
         }
         guard result == 0 else { throw .refuse(Bus1Error(result: result, "make a ticket")) }
-        tickets[ticket] = BrokerTicket(issuer: peer.id, items: items)
+        tickets[ticket] = BrokerTicket(ticket, issuer: peer.id, items: items)
         peer.tickets.insert(ticket)
         answer(message, from: peer, TicketMadeBody(ticket: ticket))
     }

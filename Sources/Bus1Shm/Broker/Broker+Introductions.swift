@@ -136,7 +136,12 @@ extension Broker {
             return
         }
         do {
-            try checkQueue(of: b, on: a)
+            for peer in [b, a] where mustReceiveFirst(peer) {
+                try checkQueue(of: peer)
+                peer.heldBack.append { [self] in introduce(a, b, then: continuation) }
+                return
+            }
+            try checkQueue(of: b)
             let toB = try ensureRing(of: b, for: a)
             let toA = try ensureRing(of: a, for: b)
             let missing = Set([toA, toB].filter { !$0.isAcknowledged }.map(\.id))
@@ -276,7 +281,7 @@ extension Broker {
             answer(message, from: peer, body)
             return
         }
-        try checkQueue(of: other, on: peer)
+        try checkQueue(of: other)
         var ends: (Int32, Int32) = (-1, -1)
         let result = withUnsafeMutablePointer(to: &ends) { pointer in
             pointer.withMemoryRebound(to: Int32.self, capacity: 2) { bus1_sys_socket_pair($0) }

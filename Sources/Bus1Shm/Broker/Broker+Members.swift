@@ -39,6 +39,7 @@ extension Broker {
             return
         }
         bus1_sys_close_on_fork(socket.rawValue, true)
+        bus1_sys_socket_narrow(socket.rawValue)
         peers[peer.id] = peer
         process.peers.insert(peer.id)
         peersOfUser[account.uid] = used + 1
@@ -98,7 +99,7 @@ extension Broker {
         do {
             try makeMemory(of: peer)
         } catch {
-            throw .refuse(error)
+            throw .refuse(asRefusal(error, peer))
         }
         peer.phase = .welcomed
         let welcome = WelcomeBody(
@@ -152,7 +153,7 @@ extension Broker {
             }
             peer.outboxReadable = SharedDescriptor(readable)
         } catch {
-            throw .refuse(error)
+            throw .refuse(asRefusal(error, peer))
         }
         peer.claimsWritable = nil
         peer.outboxWritable = nil
@@ -191,14 +192,11 @@ extension Broker {
     /// Closes the connection, and takes back what depends on it.
     private func cut(_ peer: BrokerPeer) {
         disconnect(peer)
+        let wasMember = peer.phase == .member
+        peer.phase = wasMember ? .severed : .dead
         withdraw(peer)
-        if peer.phase == .member {
-            peer.phase = .severed
-        } else {
-            // It never was one: nobody knows it, and its words say nothing.
-            peer.phase = .dead
-            forget(peer)
-        }
+        // It never was one: nobody knows it, and its words say nothing.
+        if !wasMember { forget(peer) }
     }
 
     private func disconnect(_ peer: BrokerPeer) {
@@ -226,7 +224,14 @@ extension Broker {
         peer.lookUps.removeAll()
         for ticket in peer.tickets { tickets[ticket] = nil }
         peer.tickets.removeAll()
+        // Shown, but never used: its issuer may still take it back.
+        if let unused = peer.ticket, let issuer = peers[unused.issuer], issuer.isAlive {
+            tickets[unused.key] = unused
+            issuer.tickets.insert(unused.key)
+        }
+        peer.ticket = nil
         abandonIntroductions(of: peer)
+        goOn(with: peer)
     }
 
     /// A process has ended: its pidfd says so.
@@ -243,8 +248,8 @@ extension Broker {
     private func die(_ peer: BrokerPeer) {
         let wasKnown = peer.phase == .member || peer.phase == .severed
         disconnect(peer)
-        withdraw(peer)
         peer.phase = .dead
+        withdraw(peer)
         if wasKnown {
             peer.outbox?.settle(lanes: peer.lanes)
             deaths &+= 1

@@ -85,11 +85,17 @@ extension Broker {
     }
 
     /// Whether news on account of another peer can still be queued for this one.
-    func checkQueue(of peer: BrokerPeer, on behalf: BrokerPeer) throws(Failure) {
-        guard peer.queue.count < queuedNewsMax else {
-            throw .refuse(
-                overQuota(.messages, used: peer.queue.count, limit: queuedNewsMax, peer.account))
+    func checkQueue(of peer: BrokerPeer) throws(Failure) {
+        let used = peer.queue.count + peer.heldBack.count
+        guard used < queuedNewsMax else {
+            throw .refuse(overQuota(.messages, used: used, limit: queuedNewsMax, peer.account))
         }
+    }
+
+    /// Whether what is queued for a peer keeps so many descriptors open that it must receive first.
+    func mustReceiveFirst(_ peer: BrokerPeer) -> Bool {
+        guard peer.heldBack.isEmpty else { return true }
+        return peer.queue.reduce(0) { $0 + $1.borrowedDescriptors.count } >= queuedDescriptorsMax
     }
 
     func overQuota(_ resource: Resource, used: Int, limit: Int, _ account: Account) -> Bus1Error {
@@ -147,6 +153,15 @@ extension Broker {
         // The end of the connection is reported by the loop as well, with what the peer had sent
         // before.
         if failed { peer.queue.removeAll() }
+        if peer.queue.isEmpty { goOn(with: peer) }
+    }
+
+    /// Introductions that waited until a peer received those before them, or was gone.
+    func goOn(with peer: BrokerPeer) {
+        guard !peer.heldBack.isEmpty else { return }
+        let heldBack = peer.heldBack
+        peer.heldBack = []
+        for introduce in heldBack { introduce() }
     }
 
     /// The last words to somebody who is not a peer yet, or no more.

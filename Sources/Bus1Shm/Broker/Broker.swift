@@ -56,6 +56,8 @@ final class Broker {
     var lastProcess: UInt64 = 0
     var deaths: UInt32 = 0
     var connectionCount = 0
+    /// What is queued for one peer keeps no more descriptors open than this.
+    let queuedDescriptorsMax = max(32, min(1024, Int(clamping: bus1_sys_descriptor_limit()) / 8))
     /// To whom something could not be sent because too many descriptors are in flight: tried again
     /// by time.
     var crowded: Set<PeerID> = []

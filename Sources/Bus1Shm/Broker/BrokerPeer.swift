@@ -57,6 +57,8 @@ final class BrokerPeer {
     /// What could not be sent yet.
     var queue: [ControlMessage] = []
     var waitsForRoom = false
+    /// Introductions that go on when it has received what is queued.
+    var heldBack: [() -> Void] = []
 
     init(_ id: PeerID, _ account: Account, _ process: BrokerProcess, socket: SharedDescriptor) {
         self.id = id
@@ -182,10 +184,12 @@ final class BrokerRing {
 
 /// What somebody set aside for a child.
 final class BrokerTicket {
+    let key: Ticket
     let issuer: PeerID
     let items: [TicketItem]
 
-    init(issuer: PeerID, items: [TicketItem]) {
+    init(_ key: Ticket, issuer: PeerID, items: [TicketItem]) {
+        self.key = key
         self.issuer = issuer
         self.items = items
     }

@@ -53,6 +53,10 @@ int bus1_sys_socket_send(int fd, const void *bytes, size_t byte_count, const int
 ssize_t bus1_sys_socket_receive(int fd, void *bytes, size_t capacity,
                                 int fds_out[BUS1_SYS_DESCRIPTORS_MAX], int *fd_count_out);
 
+/* Lets the other end leave no more than a handful of packets unreceived: their descriptors count against
+ * the sender's user, and closing this end does not take them back. */
+void bus1_sys_socket_narrow(int fd);
+
 /* Opens a directory for the two functions above. `private_uid`: refuse (-EPERM) unless that user owns
  * it, with mode 0700. Otherwise refuse (-EPERM) if all may write into it and it is not sticky. */
 int bus1_sys_directory_open(const char *path, bool is_private, uint32_t private_uid, int *fd_out);
