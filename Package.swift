@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "bus1-bench",
             dependencies: [
-                "Bus1Shm", "CBench",
+                "Bus1Shm", "CBench", "CShmRing",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
@@ -68,7 +68,8 @@ let package = Package(
         .testTarget(
             name: "Bus1ShmTests",
             dependencies: [
-                "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport", "bus1-test-peer",
+                "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
+                "bus1-test-peer",
             ],
             swiftSettings: strictSwift),
         .testTarget(

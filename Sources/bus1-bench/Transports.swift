@@ -10,6 +10,8 @@ let transports: [any Transport] = [
     HandoffTransport(),
     FutexTransport(),
     MemoryReadTransport(),
+    RingTransport(language: .c),
+    RingTransport(language: .swift),
 ]
 
 func transport(named name: String) throws -> any Transport {

@@ -4,6 +4,7 @@
 #include "bench_clock.h"
 #include "bench_job.h"
 #include "bench_process.h"
+#include "bench_ring.h"
 #include "bench_shared.h"
 #include "bench_wire.h"
 #include "bench_work.h"
