@@ -29,7 +29,6 @@ int shmring_producer_init(struct shmring_producer *producer, const struct shmrin
         .body_bytes = slot_bytes - SHMRING_SLOT_HEADER_BYTES,
         .ring_id = ring_id,
         .sender = sender,
-        .event_fd = -1,
     };
     /* Whoever joins late must know what is out of service before its first claim. */
     uint64_t tail;
@@ -117,10 +116,17 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
     struct shmring_ring_control *control = producer->control;
     if ((park_number & SHMRING_PARKED_ON_EVENT) != 0) {
         uint64_t one = 1;
+        /* Relaxed: a number, complete in itself. */
+        if (shmring_load_relaxed_u32(&producer->event_fd) == 0 && producer->fetch_event != NULL)
+            producer->fetch_event(producer, producer->fetch_context);
+        uint32_t event = shmring_load_relaxed_u32(&producer->event_fd);
+        /* Not here yet: the number stays, so that the next send tries again; the receiver's timer
+         * bounds the delay. */
+        if (event == 0)
+            return;
         /* A full counter (EAGAIN) is as good: the descriptor is readable. The receiver bounds its
          * wait, since strangers share the descriptor. */
-        if (producer->event_fd >= 0)
-            (void)!write(producer->event_fd, &one, sizeof one);
+        (void)!write((int)(event - 1), &one, sizeof one);
     }
     /* SYNC D3 acq_rel, pairs with D4 in park: the futex compares this word, so a receiver that is
      * about to sleep does not. Also with an event descriptor: the receiver may have changed its way

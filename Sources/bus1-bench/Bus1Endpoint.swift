@@ -189,7 +189,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     @inline(__always) @discardableResult
     private func note(_ check: inout bench_check, _ bytes: UInt64) throws -> UInt64 {
         while true {
-            switch try peer.receive() {
+            switch sleepsOnDescriptor ? try receiveInLoop() : try peer.receive() {
             case .message(let message):
                 guard UInt64(message.byteCount) == bytes else {
                     throw BenchError("a payload of \(message.byteCount) B, not \(bytes)")
@@ -200,6 +200,15 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
                 return sequence
             case .notice: continue
             }
+        }
+    }
+
+    /// As an event loop does that has nothing else to wait for.
+    private func receiveInLoop() throws -> Delivery {
+        while true {
+            if let delivery = try peer.tryReceive() { return delivery }
+            var wanted = pollfd(fd: try peer.descriptor(), events: Int16(POLLIN), revents: 0)
+            poll(&wanted, 1, -1)
         }
     }
 

@@ -183,5 +183,11 @@ final class LaneState {
         for pool in pools.values { pool.forget(link: index) }
     }
 
-    deinit { for producer in producers { producer?.deallocate() } }
+    deinit {
+        for (index, producer) in producers.enumerated() {
+            guard let producer else { continue }
+            core.link(at: index)?.forget(producer)
+            producer.deallocate()
+        }
+    }
 }

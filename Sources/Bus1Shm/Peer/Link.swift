@@ -78,6 +78,14 @@ final class Link: @unchecked Sendable {
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
     private(set) var event: Descriptor?
     var isDead = false
+    /// Of all lanes: who must know the event's descriptor.
+    private let producers = Mutex<[Producer]>([])
+
+    private struct Producer: @unchecked Sendable {
+        // @unchecked: only the event's number is touched from elsewhere than the lane, by a relaxed store.
+        let pointer: UnsafeMutablePointer<shmring_producer>
+    }
+
     /// For descriptors; made when first needed. Lanes ask, too.
     let socket = Mutex<LinkSocket?>(nil)
     /// The other's pool segments, as far as they are mapped here.
@@ -151,14 +159,25 @@ final class Link: @unchecked Sendable {
     ) -> Int32 {
         var raw = ringRaw
         let result = shmring_producer_init(producer, &raw, claimWord, ownIndex)
-        if let event = event?.rawValue { producer.pointee.event_fd = event }
+        producers.withLock { list in
+            list.append(Producer(pointer: producer))
+            if let event = event?.rawValue { shmring_producer_set_event(producer, event) }
+        }
         return result
     }
 
-    /// The other wants to be woken by this descriptor from now on.
+    /// The other wants to be woken by this descriptor from now on. It stays the same for the ring's life: a second one is
+    /// not taken, since a lane may be writing to the first.
     func setEvent(_ fresh: consuming Descriptor) {
-        producer.pointee.event_fd = fresh.rawValue
+        guard event == nil else { return }
+        let raw = fresh.rawValue
         event = consume fresh
+        producers.withLock { for one in $0 { shmring_producer_set_event(one.pointer, raw) } }
+    }
+
+    /// A lane is done with.
+    func forget(_ producer: UnsafeMutablePointer<shmring_producer>) {
+        producers.withLock { $0.removeAll { $0.pointer == producer } }
     }
 
     /// Only the receiving thread. nil: no memory.

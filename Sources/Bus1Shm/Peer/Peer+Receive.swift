@@ -20,6 +20,7 @@ extension Peer {
             if let message = accept(cell) { return .message(message) }
         } else if result == Int32(SHMRING_E_EMPTY.rawValue)
             && shmring_load_relaxed_u32(hot.inbox.pointee.attention) == hot.inbox.pointee.attention_seen
+            && hot.inbox.pointee.event_mode == 0
         {
             return nil
         }
@@ -90,6 +91,7 @@ extension PeerCore {
     func settle(_ first: Int32, until deadline: Deadline, waiting: Bool) throws(Bus1Error) -> Delivery? {
         try requireOpen("receive")
         var result = first
+        var armed = false
         while true {
             let cell = hot.pointee.arena.pointee.current!
             switch result {
@@ -100,6 +102,12 @@ extension PeerCore {
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen {
                     try readEvents()
                     if !notices.isEmpty { continue }
+                } else if !waiting, let eventSource, !armed {
+                    // Before it says that there is nothing, it announces that it sleeps, and looks once more.
+                    eventSource.drain()
+                    armed = true
+                    result = shmring_inbox_arm(inbox, shmring_cell_message(cell))
+                    continue
                 } else if !waiting || deadline.hasPassed {
                     return nil
                 }

@@ -38,6 +38,7 @@ extension PeerCore {
                     resource: .rings, used: rings.count, limit: Int(SHMRING_INBOX_RINGS_MAX), account: account))
         }
         rings.append(ring)
+        try eventSource?.add(ring, of: self)
         if mustAcknowledge { try connection.acknowledge(id) }
     }
 
@@ -51,6 +52,12 @@ extension PeerCore {
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
         }
         add(link)
+        link.producer.pointee.fetch_context = Unmanaged.passUnretained(self).toOpaque()
+        link.producer.pointee.fetch_event = { _, context in
+            // The broker forwarded it before it told the receiver that it may sleep there.
+            try? Unmanaged<PeerCore>.fromOpaque(context!).takeUnretainedValue().readEvents()
+        }
+        if ring?.id == link.itsRing, let event = eventSource?.duplicateEvent(of: link.itsRing) { link.setEvent(event) }
     }
 
     /// Somebody holds a grant to a node of ours from now on.

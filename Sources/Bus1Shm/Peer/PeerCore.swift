@@ -53,6 +53,8 @@ final class PeerCore: @unchecked Sendable {
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
     var notices: [Notice] = []
+    /// Once somebody has asked for the descriptor.
+    var eventSource: EventSource?
     var hasClaimsToBury = false
     /// Rings that were cut: mapped until the end, since messages may still be under way there.
     var severed: [OwnRing] = []

@@ -1,6 +1,7 @@
 /* What the broker and the peers ask of the kernel: sockets, descriptors, processes, events. */
 #pragma once
 
+#include "bus1_sys_event.h"
 #include "bus1_sys_facts.h"
 #include "bus1_sys_loop.h"
 #include "bus1_sys_process.h"

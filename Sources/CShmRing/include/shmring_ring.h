@@ -40,14 +40,26 @@ struct shmring_producer {
     uint32_t body_bytes; /* room in a slot */
     uint32_t ring_id;
     uint32_t sender;   /* what the broker calls the own process in this ring */
-    int32_t event_fd;  /* rings a receiver that sleeps on its event descriptor; -1 none */
+    uint32_t event_fd; /* + 1: rings a receiver that sleeps on its event descriptor; 0 none yet */
     uint32_t reserved;
+    /* Called by the owning thread when the receiver sleeps on a descriptor that is not here yet: may
+     * set event_fd. NULL: somebody else will. */
+    void (*fetch_event)(struct shmring_producer *producer, void *context);
+    void *fetch_context;
 };
 
 /* Fills in a producer for a checked mapping of a ring. SHMRING_E_CORRUPT: the header, though of the
  * right kind, describes another geometry than the mapping holds. */
 int shmring_producer_init(struct shmring_producer *producer, const struct shmring_mapping *ring,
                           uint64_t *claim_word, uint32_t sender);
+
+/* The descriptor that wakes the receiver from an event loop. The caller keeps it open for as long as the
+ * producer lives. Any thread. */
+SHMRING_INLINE void shmring_producer_set_event(struct shmring_producer *producer, int32_t fd)
+{
+    /* Relaxed: a number, complete in itself; the descriptor behind it was open before. */
+    shmring_store_relaxed_u32(&producer->event_fd, (uint32_t)fd + 1);
+}
 
 /* Wakes the receiver that parked under this number. The one place where a send enters the kernel. */
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number);

@@ -181,17 +181,39 @@ struct PeerTests {
         }
     }
 
-    @Test func aLaneSendsFromAnotherThread() async throws {
+    @Test func aLaneSendsFromAnotherThread() throws {
         let test = TestBus()
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let handle = try owner.makeHandle(to: node)
         let lane = try owner.lane()
-        let sending = Task.detached {
+        let sending = TestThread {
             for i in 0..<10_000 { try lane.send(UInt64(i), to: handle, until: .after(.seconds(10))) }
         }
         for i in 0..<10_000 { #expect(try owner.nextMessage().load(as: UInt64.self) == UInt64(i)) }
-        try await sending.value
+        try sending.join()
+    }
+}
+
+/// A thread of its own: what blocks must not hold one of the few of Swift's pool.
+final class TestThread: @unchecked Sendable {
+    // @unchecked: `failure` is written by the thread and read after it was joined.
+    private var thread = pthread_t()
+    private let body: () throws -> Void
+    private var failure: (any Error)?
+
+    init(_ body: @escaping () throws -> Void) {
+        self.body = body
+        pthread_create(&thread, nil, { context in
+            let this = Unmanaged<TestThread>.fromOpaque(context!).takeRetainedValue()
+            do { try this.body() } catch { this.failure = error }
+            return nil
+        }, Unmanaged.passRetained(self).toOpaque())
+    }
+
+    func join() throws {
+        pthread_join(thread, nil)
+        if let failure { throw failure }
     }
 }
 
@@ -202,5 +224,58 @@ final class PeerBox {
     init(_ peer: consuming Peer, _ node: consuming Node) {
         self.peer = peer
         self.node = node
+    }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct DescriptorTests {
+    /// Waits for the descriptor as an event loop does; false when it stays silent.
+    private func isReadable(_ descriptor: Int32, _ timeout_ms: Int32) -> Bool {
+        var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&wanted, 1, timeout_ms) == 1
+    }
+
+    @Test func theDescriptorTellsOfAMessage() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "n")
+        let sender = try Peer(on: test.bus)
+        let handle = try sender.lookUp("n", until: .after(.seconds(5)))
+        let descriptor = try owner.descriptor()
+        #expect(isReadable(descriptor, 0))
+        for i in 0..<200 {
+            // Until it says that there is nothing.
+            while let delivery = try owner.tryReceive() { _ = consume delivery }
+            try sender.send(UInt64(i), to: handle)
+            // Long before the timer.
+            #expect(isReadable(descriptor, 100))
+            guard case .message(let message)? = try owner.tryReceive() else {
+                Issue.record("round \(i): readable, and nothing there")
+                return
+            }
+            #expect(try message.load(as: UInt64.self) == UInt64(i))
+        }
+    }
+
+    @Test func aPeerThatKnowsOnlyTheDescriptorLosesNothing() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let handle = try owner.makeHandle(to: node)
+        let lane = try owner.lane()
+        let descriptor = try owner.descriptor()
+        let sending = TestThread {
+            for i in 0..<20_000 { try lane.send(UInt64(i), to: handle, until: .after(.seconds(20))) }
+        }
+        var next: UInt64 = 0
+        while next < 20_000 {
+            #expect(isReadable(descriptor, 2000))
+            while case .message(let message)? = try owner.tryReceive() {
+                #expect(try message.load(as: UInt64.self) == next)
+                next += 1
+            }
+        }
+        try sending.join()
     }
 }

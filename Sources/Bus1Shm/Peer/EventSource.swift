@@ -1,0 +1,79 @@
+import CBus1System
+import CShmRing
+
+/// What a peer sleeps on in somebody else's event loop: an epoll descriptor over one eventfd for each of its rings, the
+/// connection to the broker, and a timer.
+///
+/// The events are edge-triggered and never read, since strangers share the eventfds and could drain them, or make them
+/// block. The timer bounds what they can delay.
+final class EventSource {
+    private let epoll: Descriptor
+    private let timer: Descriptor
+    private var events: [RingID: SharedDescriptor] = [:]
+
+    /// The longest that a silenced receiver sleeps.
+    private static let period_ms: Int32 = 250
+
+    init(_ core: PeerCore) throws(Bus1Error) {
+        epoll = try Self.check(bus1_sys_epoll_create())
+        timer = try Self.check(bus1_sys_timer_create(Self.period_ms))
+        try watch(timer.rawValue)
+        try watch(core.connection.descriptor)
+        for ring in core.rings { try add(ring, of: core) }
+    }
+
+    var rawValue: Int32 { epoll.rawValue }
+
+    /// Whoever writes into this ring gets an eventfd to ring with.
+    func add(_ ring: OwnRing, of core: PeerCore) throws(Bus1Error) {
+        var raw: Int32 = -1
+        let made = bus1_sys_event_create(&raw)
+        guard made == 0 else { throw Bus1Error(.system, "make an event descriptor", errno: -made) }
+        let event = SharedDescriptor(Descriptor(owning: raw))
+        events[ring.id] = event
+        try watch(raw)
+        // Readable at first: what is there already was not rung for.
+        bus1_sys_event_signal(raw)
+        try core.connection.setRingEvent(ring.id, eventDescriptor: raw, until: .after(.seconds(5)))
+        if let link = core.links.first(where: { $0.itsRing == ring.id }), let copy = duplicateEvent(of: ring.id) {
+            link.setEvent(copy)
+        }
+    }
+
+    func duplicateEvent(of ring: RingID) -> Descriptor? {
+        guard let event = events[ring] else { return nil }
+        return try? event.duplicate()
+    }
+
+    /// Takes note of what was signalled, before the peer announces that it sleeps: later signals count anew.
+    func drain() { bus1_sys_epoll_drain(epoll.rawValue, timer.rawValue) }
+
+    private func watch(_ descriptor: Int32) throws(Bus1Error) {
+        let result = bus1_sys_epoll_add_edge(epoll.rawValue, descriptor)
+        guard result == 0 else { throw Bus1Error(.system, "watch a descriptor", errno: -result) }
+    }
+
+    private static func check(_ result: Int32) throws(Bus1Error) -> Descriptor {
+        guard result >= 0 else { throw Bus1Error(.system, "make an event source", errno: -result) }
+        return Descriptor(owning: result)
+    }
+}
+
+extension Peer {
+    /// A descriptor for epoll, poll, io_uring, NIO or Dispatch: readable when ``tryReceive()`` may return something, now and
+    /// then spuriously (four times a second at least), never silent while something is there.
+    ///
+    /// When it is readable, call ``tryReceive()`` until it returns nil: only then does the peer announce that it sleeps.
+    /// It stays the peer's: do not close it, do not read from it. Made at the first call, with a descriptor for each ring
+    /// in every sender; from then on an empty ``tryReceive()`` costs two system calls.
+    ///
+    /// - Throws: `system` when there are no descriptors left, `shutDown`.
+    public func descriptor() throws(Bus1Error) -> Int32 {
+        try core.requireOpen("make an event descriptor")
+        if let source = core.eventSource { return source.rawValue }
+        let source = try EventSource(core)
+        core.eventSource = source
+        core.inbox.pointee.event_mode = 1
+        return source.rawValue
+    }
+}
