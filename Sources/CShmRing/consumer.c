@@ -100,6 +100,7 @@ void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint3
     uint64_t from = position + laps * consumer->capacity;
     if (from > consumer->in_service_from)
         consumer->in_service_from = from;
+    /* SYNC R8 release, pairs with R9 in is_passed: the slot and its commit word were read before. */
     shmring_store_release(&consumer->resume[position & consumer->mask], from);
     consumer->retired[retired_index] = consumer->retired[--consumer->retired_count];
     counts->returned_to_service++;

@@ -31,6 +31,7 @@ int shmring_lane_init(struct shmring_lane *lane, const struct shmring_mapping *c
 void shmring_lane_deinit(struct shmring_lane *lane)
 {
     free(lane->ends);
+    free(lane->words);
     free(lane->slots);
     *lane = (struct shmring_lane){0};
 }
@@ -42,35 +43,71 @@ void shmring_lane_forget(struct shmring_lane *lane, const struct shmring_produce
             lane->slots[i % LANE_SLOTS].producer = NULL;
 }
 
-/* The k-th transaction's word: neighbours in time are not neighbours in memory, so that receivers
- * who read one do not slow down the commit of the next. */
-static uint32_t word_index(uint64_t transaction)
+/* True when this slot's receiver will not ask the commit word any more. */
+static bool is_passed(const struct shmring_lane_slot *slot)
 {
-    const uint32_t lines = SHMRING_COMMIT_WORDS / 8;
-    uint32_t k = (uint32_t)(transaction % SHMRING_COMMIT_WORDS);
-    return k % lines * 8 + k / lines;
+    struct shmring_producer *producer = slot->producer;
+    if (producer == NULL)
+        return true;
+    /* Signed, since head_seen may be of a head behind or beyond it. */
+    if ((int64_t)(producer->head_seen - slot->position) <= 0) {
+        uint64_t tail = shmring_load_relaxed(&producer->control->tail);
+        (void)shmring_producer_refresh(producer, tail, 1, producer->capacity);
+        if ((int64_t)(producer->head_seen - slot->position) <= 0)
+            return false;
+    }
+    if (shmring_likely(producer->out_of_service == 0))
+        return true;
+    /* SYNC R9 acquire, pairs with R8 in shmring_consumer_return_to_service. A slot that was written
+     * late is below head because its index is out of service, until its message is delivered. Without
+     * it a late message could be judged by a later transaction's commit. */
+    return shmring_load_acquire(&producer->resume[slot->position & producer->mask]) != UINT64_MAX;
 }
 
-/* Frees the oldest word if every destination has passed its slot. */
-static bool free_oldest(struct shmring_lane *lane, struct shmring_producer **held_by)
+/* Frees the oldest word, or, if a destination has not passed its slot, makes it the youngest and says
+ * whose: the words behind it may be free, and who does not drain its ring stops no other one. */
+static struct shmring_producer *free_oldest(struct shmring_lane *lane)
 {
-    uint64_t end = lane->ends[lane->done % SHMRING_COMMIT_WORDS];
-    for (; lane->slots_done != end; lane->slots_done++) {
-        struct shmring_lane_slot *slot = &lane->slots[lane->slots_done % LANE_SLOTS];
-        if (slot->producer == NULL)
+    uint32_t first = (uint32_t)(lane->done % SHMRING_COMMIT_WORDS);
+    struct shmring_producer *held_by = NULL;
+    for (uint64_t end = lane->ends[first]; lane->slots_done != end; lane->slots_done++) {
+        struct shmring_lane_slot slot = lane->slots[lane->slots_done % LANE_SLOTS];
+        if (is_passed(&slot))
             continue;
-        /* Signed, since head_seen may be of a head behind or beyond it. */
-        if ((int64_t)(slot->producer->head_seen - slot->position) > 0)
-            continue;
-        uint64_t tail = shmring_load_relaxed(&slot->producer->control->tail);
-        (void)shmring_producer_refresh(slot->producer, tail, 1, slot->producer->capacity);
-        if ((int64_t)(slot->producer->head_seen - slot->position) > 0)
-            continue;
-        *held_by = slot->producer;
-        return false;
+        held_by = slot.producer;
+        lane->slots[lane->slots_begun++ % LANE_SLOTS] = slot;
     }
     lane->done++;
-    return true;
+    if (held_by == NULL)
+        return NULL;
+    uint32_t last = (uint32_t)(lane->begun++ % SHMRING_COMMIT_WORDS);
+    uint16_t word = lane->words[first];
+    lane->words[first] = lane->words[last];
+    lane->words[last] = word;
+    lane->ends[last] = lane->slots_begun;
+    return held_by;
+}
+
+static int allocate(struct shmring_lane *lane)
+{
+    lane->ends = calloc(SHMRING_COMMIT_WORDS, sizeof *lane->ends);
+    lane->words = calloc(SHMRING_COMMIT_WORDS, sizeof *lane->words);
+    lane->slots = calloc(LANE_SLOTS, sizeof *lane->slots);
+    if (lane->ends == NULL || lane->words == NULL || lane->slots == NULL) {
+        free(lane->ends);
+        free(lane->words);
+        free(lane->slots);
+        lane->ends = NULL;
+        lane->words = NULL;
+        lane->slots = NULL;
+        return -ENOMEM;
+    }
+    /* Neighbours in time are not neighbours in memory, so that receivers who read one do not slow
+     * down the commit of the next. */
+    const uint32_t lines = SHMRING_COMMIT_WORDS / 8;
+    for (uint32_t k = 0; k < SHMRING_COMMIT_WORDS; k++)
+        lane->words[k] = (uint16_t)(k % lines * 8 + k / lines);
+    return SHMRING_OK;
 }
 
 /* Finds a commit word that nobody can still read for an earlier transaction. */
@@ -78,20 +115,15 @@ static int take_word(struct shmring_lane *lane, const struct shmring_leg *legs, 
                      uint32_t *failed_leg)
 {
     if (lane->slots == NULL) {
-        lane->ends = calloc(SHMRING_COMMIT_WORDS, sizeof *lane->ends);
-        lane->slots = calloc(LANE_SLOTS, sizeof *lane->slots);
-        if (lane->ends == NULL || lane->slots == NULL) {
-            free(lane->ends);
-            free(lane->slots);
-            lane->ends = NULL;
-            lane->slots = NULL;
-            return -ENOMEM;
-        }
+        int result = allocate(lane);
+        if (result)
+            return result;
     }
+    uint64_t held = 0;
     while (lane->begun - lane->done == SHMRING_COMMIT_WORDS ||
            lane->slots_begun - lane->slots_done + count > LANE_SLOTS) {
-        struct shmring_producer *held_by = NULL;
-        if (free_oldest(lane, &held_by))
+        struct shmring_producer *held_by = free_oldest(lane);
+        if (held_by == NULL || ++held < lane->begun - lane->done)
             continue;
         *failed_leg = 0;
         for (uint32_t i = 0; i < count; i++)
@@ -122,7 +154,7 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
     int result = take_word(lane, legs, count, failed_leg);
     if (result)
         return result;
-    uint32_t index = word_index(lane->begun);
+    uint32_t index = lane->words[lane->begun % SHMRING_COMMIT_WORDS];
     uint64_t *word = &lane->commits[index];
     lane->generation = (lane->generation + 1) & (uint32_t)SHMRING_COMMIT_GENERATION_MASK;
     uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;

@@ -35,9 +35,10 @@ struct shmring_lane {
     uint64_t *commits;     /* SHMRING_COMMIT_WORDS of the own outbox */
     uint32_t first_index;  /* of commits[0], counted over the whole outbox */
     uint32_t generation;
-    uint64_t begun, done;  /* transactions whose word is taken; whose word is free again */
+    uint64_t begun, done; /* transactions whose word is taken; whose word is free again */
     uint64_t slots_begun, slots_done; /* the same for `slots` below */
-    uint64_t *ends;                   /* of each word: slots_begun when its transaction ended */
+    uint64_t *ends;  /* of each transaction: slots_begun when it ended */
+    uint16_t *words; /* of each transaction: its word; then those that are free */
     struct shmring_lane_slot *slots;
 };
 
