@@ -58,14 +58,14 @@ static bool is_passed(const struct shmring_lane_slot *slot)
     }
     if (shmring_likely(producer->out_of_service == 0))
         return true;
-    /* SYNC R9 acquire, pairs with R8 in shmring_consumer_return_to_service. A slot that was written
-     * late is below head because its index is out of service, until its message is delivered. Without
-     * it a late message could be judged by a later transaction's commit. */
+    /* SYNC R9 acquire, pairs with R8 in shmring_consumer_return_to_service. A slot written late is
+     * below head because its index is out of service, until its message is delivered. Without it a
+     * late message could be judged by a later transaction's commit. */
     return shmring_load_acquire(&producer->resume[slot->position & producer->mask]) != UINT64_MAX;
 }
 
-/* Frees the oldest word, or, if a destination has not passed its slot, makes it the youngest and says
- * whose: the words behind it may be free, and who does not drain its ring stops no other one. */
+/* Frees the oldest word, or, if a destination has not passed its slot, makes it the youngest and
+ * says whose: the words behind it may be free, and who does not drain its ring stops no other one. */
 static struct shmring_producer *free_oldest(struct shmring_lane *lane)
 {
     uint32_t first = (uint32_t)(lane->done % SHMRING_COMMIT_WORDS);

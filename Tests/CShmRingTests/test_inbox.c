@@ -307,8 +307,8 @@ static void a_pending_multicast_holds_back_what_stands_behind_it(void)
     set_up(&f, 1);
     f.commits[4] = PENDING;
     send(&f, 0, 1);
-    kit_write(&f.producer[0], kit_claim(&f.producer[0], f.words), SHMRING_CLASS_MULTICAST, REFERENCE,
-              2);
+    kit_write(&f.producer[0], kit_claim(&f.producer[0], f.words), SHMRING_CLASS_MULTICAST,
+              REFERENCE, 2);
     send(&f, 0, 3);
     CHECK_EQ(next_value(&f), 1);
     for (uint32_t i = 0; i < 200; i++)
@@ -355,8 +355,8 @@ static void a_pending_multicast_that_is_aborted_lets_the_rest_go(void)
     struct fixture f;
     set_up(&f, 1);
     f.commits[4] = PENDING;
-    kit_write(&f.producer[0], kit_claim(&f.producer[0], f.words), SHMRING_CLASS_MULTICAST, REFERENCE,
-              1);
+    kit_write(&f.producer[0], kit_claim(&f.producer[0], f.words), SHMRING_CLASS_MULTICAST,
+              REFERENCE, 1);
     send(&f, 0, 2);
     CHECK_EQ(next_value(&f), -SHMRING_E_EMPTY);
     f.commits[4] = SHMRING_COMMIT_ABORTED | GENERATION << 32;
@@ -365,7 +365,7 @@ static void a_pending_multicast_that_is_aborted_lets_the_rest_go(void)
     tear_down(&f);
 }
 
-/* ---- the flag, the death word, stuck claims --------------------------------------------------- */
+/* ---- the flag, the death word, stuck claims ------------------------------------------------- */
 
 static void a_changed_flag_or_death_word_makes_a_look_and_loses_nothing(void)
 {

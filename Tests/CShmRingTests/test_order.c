@@ -1,4 +1,4 @@
-/* test_order.c - in which order an inbox delivers: several rings, multicasts, ties, stamps. Units. */
+/* test_order.c - the order of delivery: several rings, multicasts, ties, stamps. Units. */
 #include "ring_kit.h"
 
 #define CAPACITY 64u

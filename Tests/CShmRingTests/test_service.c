@@ -11,8 +11,8 @@ struct fixture {
     struct shmring_producer producer, slow; /* of two lanes */
     uint64_t *slow_word;
     struct kit_inbox receiver;
-    union kit_message message;
     uint64_t sent, taken;
+    union kit_message message;
 };
 
 static void set_up(struct fixture *f, uint32_t capacity)
