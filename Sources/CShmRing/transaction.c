@@ -51,6 +51,7 @@ static bool is_passed(const struct shmring_lane_slot *slot)
         return true;
     /* Signed, since head_seen may be of a head behind or beyond it. */
     if ((int64_t)(producer->head_seen - slot->position) <= 0) {
+        /* Relaxed: only the head that is read with it is asked for. */
         uint64_t tail = shmring_load_relaxed(&producer->control->tail);
         (void)shmring_producer_refresh(producer, tail, 1, producer->capacity);
         if ((int64_t)(producer->head_seen - slot->position) <= 0)
