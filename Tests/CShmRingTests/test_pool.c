@@ -362,7 +362,9 @@ static void a_hostile_reference_is_corrupt_and_holds_nothing(void)
     int fd;
     uint64_t size;
     REQUIRE(shmring_pool_segment(f.pool, slice.segment, &fd, &size) == 0);
-    struct shmring_slice_ref bad[] = {good, good, good, good, good, good, good, good, good};
+    struct shmring_slice_ref bad[10];
+    for (size_t i = 0; i < 10; i++)
+        bad[i] = good;
     bad[0].segment = 0;
     bad[1].segment = good.segment + 1;
     bad[2].segment = UINT32_MAX;
@@ -372,6 +374,7 @@ static void a_hostile_reference_is_corrupt_and_holds_nothing(void)
     bad[6].offset = size - 10, bad[6].byte_count = 11;
     bad[7].lend_index = SHMRING_LENDS;
     bad[8].lend = 0;
+    bad[9].offset = 8, bad[9].byte_count = UINT64_MAX - 4; /* their sum wraps to 3 */
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         CHECK_EQ(shmring_view_hold(f.view, f.board, &bad[i], &held), SHMRING_E_CORRUPT);
         CHECK(held.segment == NULL && held.base == NULL);
