@@ -6,6 +6,10 @@ import PackageDescription
 let hasLibrary = { (name: String) in Context.environment["BUS1_WITH_\(name)"] == "1" }
 let withUring = hasLibrary("URING")
 let withNuma = hasLibrary("NUMA")
+// Rivals for bus1-bench: define and library.
+let rivals = [("ZEROMQ", "zmq"), ("NNG", "nng"), ("ICEORYX", "iceoryx_binding_c")]
+    .filter { hasLibrary($0.0) }
+let withBoost = hasLibrary("BOOST")
 
 let strictC: [CSetting] = [
     .treatAllWarnings(as: .error),
@@ -50,14 +54,18 @@ let package = Package(
         // The rivals and the yardsticks, each at its best.
         .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),
         .target(name: "CBenchMallocCount", cSettings: strictC),
+        .target(
+            name: "CBenchRivals", dependencies: ["CBench"],
+            cSettings: strictC + rivals.map { .define("BUS1_WITH_\($0.0)") },
+            linkerSettings: rivals.map { .linkedLibrary($0.1) }),
         .executableTarget(
             name: "bus1-bench",
             dependencies: [
-                "Bus1Shm", "CBench", "CShmRing",
+                "Bus1Shm", "CBench", "CBenchRivals", "CShmRing",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ],
-            swiftSettings: strictSwift),
+            ] + (withBoost ? ["CBenchBoost"] : []),
+            swiftSettings: strictSwift + (withBoost ? [.define("BUS1_WITH_BOOST")] : [])),
         // What the tests of unrelated processes share: a peer without a data path, and its remote control.
         .target(
             name: "Bus1TestSupport", dependencies: ["Bus1Shm", "CShmRing", "CBus1System"],
@@ -75,4 +83,8 @@ let package = Package(
         .testTarget(
             name: "Bus1BenchTests", dependencies: ["bus1-bench"], swiftSettings: strictSwift),
     ]
+        // C++, and so only where it is wanted.
+        + (withBoost
+            ? [.target(name: "CBenchBoost", dependencies: ["CBenchRivals", "CBench"])] : []),
+    cxxLanguageStandard: .cxx17
 )

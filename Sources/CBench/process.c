@@ -59,6 +59,20 @@ int bench_pin(int core)
     return sched_setaffinity(0, sizeof set, &set) < 0 ? -errno : 0;
 }
 
+int bench_unpin(cpu_set_t *before)
+{
+    cpu_set_t all;
+    if (sched_getaffinity(0, sizeof *before, before) < 0)
+        return -errno;
+    memset(&all, 0xff, sizeof all);
+    return sched_setaffinity(0, sizeof all, &all) < 0 ? -errno : 0;
+}
+
+int bench_repin(const cpu_set_t *before)
+{
+    return sched_setaffinity(0, sizeof *before, before) < 0 ? -errno : 0;
+}
+
 int bench_cores(int *cores, int room)
 {
     cpu_set_t set;

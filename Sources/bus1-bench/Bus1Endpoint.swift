@@ -68,7 +68,8 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         try peer.publish(node, as: "\(post.role.rawValue)-\(post.index)")
         let shape = post.shape
         scratch = .allocate(
-            byteCount: max(64, shape.payloadBytes * (shape.workload == .large ? 1 : shape.batch)), alignment: 64)
+            byteCount: max(64, shape.payloadBytes * (shape.workload == .large ? 1 : shape.batch)),
+            alignment: 64)
         scratch.initializeMemory(as: UInt8.self, repeating: 0)
     }
 
@@ -81,7 +82,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
             post.role == .sender
             ? (0..<post.shape.receivers).map { "receiver-\($0)" }
             : post.shape.isRoundTrip ? ["sender-0"] : []
-        for name in names { handles.append(HandleBox(try peer.lookUp(name, until: .after(.seconds(20))))) }
+        for name in names {
+            handles.append(HandleBox(try peer.lookUp(name, until: .after(.seconds(20)))))
+        }
         if post.role == .sender && post.index == 0 {
             for _ in 0..<post.shape.idlePeers { idle.append(try IdlePeer(bus)) }
         }
@@ -195,7 +198,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
                     throw BenchError("a payload of \(message.byteCount) B, not \(bytes)")
                 }
                 var sequence: UInt64 = 0
-                let sum = message.payload.withUnsafeBytes { bench_read($0.baseAddress!, bytes, &sequence) }
+                let sum = message.payload.withUnsafeBytes {
+                    bench_read($0.baseAddress!, bytes, &sequence)
+                }
                 bench_check_note(&check, sequence, sum)
                 return sequence
             case .notice: continue
@@ -214,7 +219,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
 
     // MARK: Streams
 
-    private func send<T: BitwiseCopyable>(_ job: inout bench_job, _ type: T.Type) throws -> bench_outcome {
+    private func send<T: BitwiseCopyable>(_ job: inout bench_job, _ type: T.Type) throws
+        -> bench_outcome
+    {
         let handle = handles[0]
         let scratch = scratch.baseAddress!
         let bytes = UInt64(MemoryLayout<T>.size)
@@ -264,7 +271,8 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         for i in 0..<job.count {
             var index = i
             for _ in 0..<bench_sabotage_step(&job, &index) {
-                outcome.sum &+= bench_fill(scratch.baseAddress!, job.payload_bytes, job.first_sequence + index)
+                outcome.sum &+= bench_fill(
+                    scratch.baseAddress!, job.payload_bytes, job.first_sequence + index)
                 let bytes = UnsafeRawBufferPointer(rebasing: scratch[..<Int(job.payload_bytes)])
                 try peer.send(bytes.bytes, to: handles[0].handle)
             }
@@ -284,11 +292,13 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
             let many = Int(min(UInt64(job.batch), job.count - done))
             for k in 0..<many {
                 outcome.sum &+= bench_fill(
-                    scratch.baseAddress! + k * bytes, job.payload_bytes, job.first_sequence + done + UInt64(k))
+                    scratch.baseAddress! + k * bytes, job.payload_bytes,
+                    job.first_sequence + done + UInt64(k))
             }
             var sent = 0
             while sent < many {
-                let rest = UnsafeRawBufferPointer(rebasing: scratch[(sent * bytes)..<(many * bytes)])
+                let rest = UnsafeRawBufferPointer(
+                    rebasing: scratch[(sent * bytes)..<(many * bytes)])
                 sent += try peer.trySend(eachOf: rest.bytes, byteCount: bytes, to: handle.handle)
             }
             done += UInt64(many)
@@ -370,7 +380,8 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         try peer.send(last, to: handles[0].handle)
         let median = { (values: ArraySlice<Double>) in values.sorted()[values.count / 2] }
         return [
-            "extra_us": median(huge.dropFirst()) - median(small.dropFirst()), "first_use_us": huge[0],
+            "extra_us": median(huge.dropFirst()) - median(small.dropFirst()),
+            "first_use_us": huge[0],
             "left_bytes": left,
         ]
     }
@@ -381,7 +392,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
             if case .message(let message) = try peer.receive() {
                 var sequence: UInt64 = 0
                 let bytes = UInt64(message.byteCount)
-                _ = message.payload.withUnsafeBytes { bench_read($0.baseAddress!, bytes, &sequence) }
+                _ = message.payload.withUnsafeBytes {
+                    bench_read($0.baseAddress!, bytes, &sequence)
+                }
             }
             try peer.send(UInt64(0), to: answer.handle)
         }
@@ -423,8 +436,10 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         defer { fclose(file) }
         var line = [CChar](repeating: 0, count: 256)
         while fgets(&line, 256, file) != nil {
-            let words = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-                .split(separator: " ")
+            let words = String(
+                decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self
+            )
+            .split(separator: " ")
             if words.first == "Shmem:", words.count > 1 { return (Double(words[1]) ?? 0) * 1024 }
         }
         return 0

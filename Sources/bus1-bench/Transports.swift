@@ -6,6 +6,12 @@ let transports: [any Transport] = [
     WireTransport(name: "seqpacket", kind: .seqpacket),
     WireTransport(name: "mq", kind: .queue),
     WireTransport(name: "tcp", kind: .tcp),
+    RivalTransport(name: "zeromq", package: "libzmq3-dev", variable: "BUS1_WITH_ZEROMQ"),
+    RivalTransport(name: "nng", package: "libnng-dev", variable: "BUS1_WITH_NNG"),
+    RivalTransport(
+        name: "iceoryx", package: "iceoryx libiceoryx-binding-c-dev",
+        variable: "BUS1_WITH_ICEORYX"),
+    RivalTransport(name: "boost-spsc", package: "libboost-dev", variable: "BUS1_WITH_BOOST"),
     SpscTransport(),
     HandoffTransport(),
     FutexTransport(),

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <sched.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -20,6 +21,9 @@ int bench_worker_spawn(const char *path, char *const arguments[], int control_fd
 int bench_worker_settle(pid_t parent);
 /* Pins the calling process to one core. */
 int bench_pin(int core);
+/* For a library that starts threads, which inherit the pinning: unpin, start, pin again. */
+int bench_unpin(cpu_set_t *before);
+int bench_repin(const cpu_set_t *before);
 /* The cores that this process may run on; writes up to `room`, returns how many there are. */
 int bench_cores(int *cores, int room);
 
