@@ -160,6 +160,7 @@ struct BrokerTests {
             #expect(remote.ask("publish other anyone") == "ok ")
             #expect(remote.ask("lookup service 20000")?.hasPrefix("ok") == true)
             let introduction = try owner.introduction()
+            #expect(remote.ask("pend") == "ok ")
             #expect(remote.ask("hangup") == "ok ")
             // The name goes at once, which shows that the broker has noticed; the death does not
             // come.
@@ -167,6 +168,21 @@ struct BrokerTests {
                 (try? owner.connection.publish("other", node: 2, access: .sameUser)) != nil
             }
             #expect(isFree)
+            // What it left pending is aborted for whoever asks, and only in that generation.
+            var outbox = try TestPeer.map(
+                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+            defer { shmring_segment_unmap(&outbox) }
+            let commits = (outbox.base + MemoryLayout<shmring_outbox>.size)
+                .assumingMemoryBound(to: UInt64.self)
+            let ask = { (generation: UInt32) in
+                try owner.connection.askToAbort(
+                    introduction.peer, commitIndex: 3, generation: generation)
+                _ = try owner.connection.makeOwnRing()  // answered after it
+            }
+            try ask(4)
+            #expect(commits[3] >> 62 == 2)
+            try ask(5)
+            #expect(commits[3] == 1 << 62 | 5 << 32)
             while let event = try owner.connection.nextEvent() {
                 if case .peerDied = event { Issue.record("its process lives") }
             }
@@ -244,7 +260,14 @@ struct BrokerTests {
             #expect(again?.code == .denied)
             #expect(try !parent.connection.cancelTicket(ticket))
             let other = try parent.connection.makeTicket([])
-            #expect(try parent.connection.cancelTicket(other))
+            // Shown by a child that died before it became a peer: still there.
+            let connection = try ControlConnection.open(bus, ControlOptions(ticket: other))
+            shutdown(connection.descriptor, Int32(SHUT_RDWR))
+            #expect(
+                eventually { (try? TestPeer(bus, ControlOptions(ticket: other))) != nil })
+            #expect(try !parent.connection.cancelTicket(other))
+            let unused = try parent.connection.makeTicket([])
+            #expect(try parent.connection.cancelTicket(unused))
         }
     }
 

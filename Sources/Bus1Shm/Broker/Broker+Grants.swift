@@ -140,9 +140,15 @@ extension Broker {
                 deadClaimerNamesIt: byDead ? 1 : 0, livingClaimerNamesIt: byLiving ? 1 : 0))
     }
 
-    /// For now only what is pending by a peer without a connection is aborted; leases come later.
-    /// Not answered.
+    /// Aborts what a severed peer left pending: its process lives, but it cannot be asked to go on.
+    /// The words of the dead are settled at their death; leases of the connected come later. Not
+    /// answered: the word itself tells.
     func abortAsk(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        _ = try whole(message, AbortAskBody.self)
+        let body = try whole(message, AbortAskBody.self)
+        let id = PeerID(rawValue: body.peer)
+        guard peer.introduced.contains(id), let other = peers[id], other.phase == .severed else {
+            return
+        }
+        other.outbox?.abort(body.commitIndex, generation: body.generation, lanes: other.lanes)
     }
 }

@@ -31,6 +31,11 @@ struct BrokerMapping: ~Copyable {
         _ = withUnsafePointer(to: mapping) { shmring_outbox_settle($0, lanes) }
     }
 
+    /// Aborts one commit word, if it is pending in that generation.
+    func abort(_ index: UInt32, generation: UInt32, lanes: UInt32) {
+        _ = withUnsafePointer(to: mapping) { shmring_outbox_abort($0, lanes, index, generation) }
+    }
+
     func setDead(at stamp: UInt64) {
         withUnsafePointer(to: mapping) { shmring_outbox_set_dead($0, stamp) }
     }
