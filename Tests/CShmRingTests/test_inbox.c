@@ -79,7 +79,7 @@ static void a_claimed_slot_is_passed_over_and_delivered_once_it_is_written(void)
     tear_down(&f);
 }
 
-static void a_message_behind_unwritten_slots_is_found_within_64_calls(void)
+static void a_message_behind_unwritten_slots_is_found_some_calls_later(void)
 {
     for (uint32_t claims = 1; claims <= 4; claims++) {
         struct fixture f;
@@ -88,9 +88,9 @@ static void a_message_behind_unwritten_slots_is_found_within_64_calls(void)
             (void)kit_claim(&f.producer[0], &f.other_words[i]);
         send(&f, 0, 7);
         uint32_t calls = 1;
-        while (shmring_inbox_take(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY && calls < 99)
+        while (shmring_inbox_take(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY && calls < 2 * SHMRING_EMPTY_LOOK)
             calls++;
-        CHECK(calls <= (claims == 1 ? 1u : 64u));
+        CHECK(calls <= (claims == 1 ? 1u : SHMRING_EMPTY_LOOK));
         CHECK_EQ(f.message.m.body[0], 7);
         tear_down(&f);
     }
@@ -416,7 +416,7 @@ static void stuck_names_the_unwritten_claims_and_loses_none_of_the_others(void)
 }
 
 CHECK_MAIN(RUN(a_claimed_slot_is_passed_over_and_delivered_once_it_is_written),
-           RUN(a_message_behind_unwritten_slots_is_found_within_64_calls),
+           RUN(a_message_behind_unwritten_slots_is_found_some_calls_later),
            RUN(what_was_written_meanwhile_goes_before_what_was_sent_after_it),
            RUN(void_slots_are_stepped_over),
            RUN(the_multicast_of_a_stranger_waits_for_its_introduction_or_is_dropped),
