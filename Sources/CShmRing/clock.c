@@ -16,13 +16,13 @@ static uint64_t read_ns(clockid_t id)
 
 uint64_t shmring_clock_monotonic(uint32_t coarse_ns)
 {
-    /* SYNC T2 complete, on both sides: the reading comes after every earlier access has completed
-     * and before every later one begins, as T1 has it on a TSC. A memory barrier is not enough on
-     * arm64, where it does not hold back the reading of a counter, nor is the isb of the vDSO, which
-     * does not wait for stores. */
+    /* SYNC T2 complete, then clock read, pairs with T3 and C3 as T1 does: the reading comes after every
+     * earlier access has completed and before every later one begins. A memory barrier is not enough
+     * on arm64, where it does not hold back the reading of a counter, nor is the isb of the vDSO,
+     * which does not wait for stores. */
     shmring_fence_complete();
     uint64_t now = read_ns(CLOCK_MONOTONIC);
-    shmring_fence_complete();
+    shmring_fence_clock_read();
     return coarse_ns > 1 ? now - now % coarse_ns : now;
 }
 
@@ -71,6 +71,7 @@ void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page)
 
 int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clock *clock)
 {
+    /* Relaxed: written before the page was sent, fixed within an epoch. */
     *clock = (struct shmring_clock){
         .source = shmring_load_relaxed_u32(&page->clock_source),
         .coarse_ns = shmring_load_relaxed_u32(&page->clock_coarse_ns),

@@ -81,6 +81,18 @@ SHMRING_INLINE void shmring_fence_complete(void)
 #endif
 }
 
+/* The other side: no instruction after it begins before the clock read before it has been read. */
+SHMRING_INLINE void shmring_fence_clock_read(void)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#elif defined(__x86_64__)
+    __asm__ volatile("lfence" ::: "memory");
+#else
+    shmring_fence_full();
+#endif
+}
+
 /* An exchange that is also a full barrier. On x86 one instruction is both; elsewhere an atomic
  * exchange does not keep a later load behind its store, so a fence follows. */
 SHMRING_INLINE uint64_t shmring_exchange_full(uint64_t *word, uint64_t value)
