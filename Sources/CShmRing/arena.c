@@ -55,15 +55,18 @@ static void destroy(struct shmring_arena *arena)
 
 void shmring_arena_close(struct shmring_arena *arena)
 {
-    /* One more than there are, so that no giver frees the arena before all are counted. */
+    /* SYNC A4 release, pairs with A5: the count is there before a giver learns from A1 that its cell is
+     * an orphan. One more than there are, so that none frees the arena before all are counted. */
     shmring_store_release_u32(&arena->orphans, CELLS_PER_CHUNK * arena->chunk_count + 1);
     uint32_t not_out = 1;
     for (uint32_t c = 0; c < arena->chunk_count; c++)
         for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++)
             /* SYNC A1 acq_rel, pairs with A2: a cell is either free now, or whoever gives it back
              * learns that it is an orphan. */
-            if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, SHMRING_CELL_ORPHAN) != SHMRING_CELL_KEPT)
+            if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, SHMRING_CELL_ORPHAN) !=
+                SHMRING_CELL_KEPT)
                 not_out++;
+    /* SYNC A5 acq_rel, as in shmring_arena_free_orphan. */
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, 0u - not_out) == not_out)
         destroy(arena);
 }
@@ -75,6 +78,7 @@ int shmring_arena_keep(struct shmring_arena *arena)
         struct shmring_cell *cell = cell_at(arena, 0, i);
         /* SYNC A3 acquire, pairs with A2: the giver has read its last of the cell. */
         if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
+            /* Relaxed: whoever gives it back was handed it after this. */
             shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
             arena->current = cell;
             arena->chunk = 0;
@@ -91,6 +95,7 @@ int shmring_arena_keep(struct shmring_arena *arena)
         struct shmring_cell *cell = cell_at(arena, chunk, index);
         /* SYNC A3 acquire, as above. */
         if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
+            /* Relaxed: whoever gives it back was handed it after this. */
             shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
             arena->current = cell;
             arena->chunk = chunk;
@@ -100,7 +105,7 @@ int shmring_arena_keep(struct shmring_arena *arena)
     }
     if (add_chunk(arena))
         return -ENOMEM;
-    shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
+    shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT); /* Relaxed, as above. */
     arena->chunk = arena->chunk_count - 1;
     arena->index = 0;
     arena->current = cell_at(arena, arena->chunk, 0);
@@ -109,6 +114,8 @@ int shmring_arena_keep(struct shmring_arena *arena)
 
 void shmring_arena_free_orphan(struct shmring_arena *arena)
 {
+    /* SYNC A5 acq_rel, pairs with itself in other givers: who brings the count to 0 comes after the last
+     * use of every cell, and frees them. */
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, UINT32_MAX) == 1)
         destroy(arena);
 }

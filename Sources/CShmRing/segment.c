@@ -402,6 +402,7 @@ static struct {
 
 static void forget_in_child(void)
 {
+    /* Relaxed: see P21. */
     shmring_store_relaxed_u32(&fork_page.alive, 0);
 }
 
@@ -409,6 +410,7 @@ __attribute__((constructor)) static void watch_forks(void)
 {
     (void)madvise(&fork_page, sizeof fork_page, MADV_WIPEONFORK);
     (void)pthread_atfork(NULL, NULL, forget_in_child);
+    /* Relaxed: see P21. */
     shmring_store_relaxed_u32(&fork_page.alive, 1);
 }
 

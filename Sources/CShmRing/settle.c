@@ -72,8 +72,8 @@ void shmring_outbox_attend(const struct shmring_mapping *outbox)
 void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp)
 {
     struct shmring_outbox *shared = outbox->base;
-    /* SYNC B4 release, pairs with H1 in usableProducer: who sees it sees the outbox
-     * settled. */
+    /* SYNC B4 release, pairs with the loads of `dead` before each send, which may be relaxed: zero or
+     * not is all they ask. Who asks with acquire sees the outbox settled. */
     shmring_store_release(&shared->dead, stamp);
 }
 
