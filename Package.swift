@@ -73,11 +73,15 @@ let package = Package(
         .executableTarget(
             name: "bus1-test-peer", dependencies: ["Bus1TestSupport"], path: "Tests/TestPeer",
             swiftSettings: strictSwift),
+        // The example of README.md, which a test compares with it and runs.
+        .executableTarget(
+            name: "readme-example", dependencies: ["Bus1Shm"], path: "Tests/ReadmeExample",
+            swiftSettings: strictSwift),
         .testTarget(
             name: "Bus1ShmTests",
             dependencies: [
                 "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
-                "bus1-test-peer",
+                "bus1-test-peer", "readme-example",
             ],
             swiftSettings: strictSwift),
         .testTarget(
