@@ -229,6 +229,18 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
             inbox->counts.passed_over++;
         consumer->open_end++;
     }
+    /* The messages of a batch share a stamp that is older than their headers, which are stored in
+     * order: one found unwritten may have been written before its successor was read. Backwards, so
+     * that whoever is found written now has its predecessors read after it. */
+    for (uint32_t i = consumer->open_end; i-- > 0;) {
+        if (consumer->open[i].state != SHMRING_OPEN_UNRESOLVED)
+            continue;
+        result = classify(inbox, r, &consumer->open[i]);
+        if (result)
+            return result;
+        if (consumer->open[i].state != SHMRING_OPEN_UNRESOLVED)
+            inbox->counts.re_read++;
+    }
     for (uint32_t i = consumer->retired_count; i-- > 0;) {
         if (consumer->retired[i].state != SHMRING_OPEN_DONE) {
             result = classify(inbox, r, &consumer->retired[i]);

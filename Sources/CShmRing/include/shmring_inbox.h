@@ -86,7 +86,7 @@ struct shmring_ready {
 
 /* One empty call in so many looks at everything claimed: what stands behind several claims that stand
  * still is found then, and head is published for those who wait on it. */
-#define SHMRING_EMPTY_LOOK 64u
+#define SHMRING_EMPTY_LOOK 1024u
 
 #define SHMRING_INBOX_RINGS_MAX 127u /* futex_waitv takes 128 words; one is the attention word */
 
@@ -239,17 +239,20 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
     uint64_t header = shmring_consumer_header(ring, next);
     uint64_t plain = next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST;
     if (shmring_unlikely((header & ~SHMRING_HEADER_SLICE) != plain)) {
-        /* Nobody has written here. One behind, written, shows a claim that stands still; the rest
-         * the longer look finds, now and then: reading tail each time would cost the sender a miss
-         * a message. */
+        /* Nobody has written here. One behind, written, shows a claim that stands still - unless both
+         * were written just now; the rest the longer look finds, now and then: reading tail each time
+         * would cost the sender a miss a message. */
         if (shmring_likely(header >> SHMRING_POSITION_SHIFT != next) &&
-            shmring_likely(++inbox->empty_count % SHMRING_EMPTY_LOOK != 0) &&
-            shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
-                           next + 1)) {
-            inbox->empty_run++;
-            return SHMRING_E_EMPTY;
+            shmring_likely(++inbox->empty_count % SHMRING_EMPTY_LOOK != 0)) {
+            if (shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
+                               next + 1)) {
+                inbox->empty_run++;
+                return SHMRING_E_EMPTY;
+            }
+            header = shmring_consumer_header(ring, next);
         }
-        return shmring_inbox_take_slow(inbox, message, false);
+        if ((header & ~SHMRING_HEADER_SLICE) != plain)
+            return shmring_inbox_take_slow(inbox, message, false);
     }
     /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later than the
      * header. What was released or dead before the message was sent has changed by now. */
