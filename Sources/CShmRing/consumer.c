@@ -102,7 +102,10 @@ void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint3
         consumer->in_service_from = from;
     /* SYNC R8 release, pairs with R9 in is_passed: the slot and its commit word were read before. */
     shmring_store_release(&consumer->resume[position & consumer->mask], from);
-    consumer->retired[retired_index] = consumer->retired[--consumer->retired_count];
+    /* They stay in the order of their positions, in which a look reads them backwards: a batch. */
+    consumer->retired_count--;
+    for (uint32_t i = retired_index; i < consumer->retired_count; i++)
+        consumer->retired[i] = consumer->retired[i + 1];
     counts->returned_to_service++;
 }
 

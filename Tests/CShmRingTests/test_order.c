@@ -1,4 +1,6 @@
 /* test_order.c - the order of delivery: several rings, multicasts, ties, stamps. Units. */
+#include <signal.h>
+
 #include "ring_kit.h"
 
 #define CAPACITY 64u
@@ -210,6 +212,57 @@ static void a_batch_keeps_its_order_among_others_of_equal_stamps(void)
     tear_down(&f);
 }
 
+/* A batch is written while a look reads it: the look faults on the page where the batch's second half
+ * lies, and the handler writes all of it. */
+static struct {
+    struct fixture *fixture;
+    uint8_t *page;
+    uint64_t position, stamp;
+    uint32_t faults;
+} halfway;
+
+static void write_the_batch(int number, siginfo_t *info, void *context)
+{
+    (void)number, (void)info, (void)context;
+    if (++halfway.faults > 1)
+        _exit(4);
+    (void)mprotect(halfway.page, SHMRING_PAGE_BYTES, PROT_READ | PROT_WRITE);
+    for (uint64_t i = 0; i < 6; i++)
+        kit_write(&halfway.fixture->producer[0][0][0], halfway.position + i, SHMRING_CLASS_UNICAST,
+                  halfway.stamp, i);
+}
+
+static void a_batch_written_while_a_look_reads_it_keeps_its_order(void)
+{
+    struct fixture f;
+    struct shmring_batch batch;
+    struct sigaction action = {.sa_sigaction = write_the_batch, .sa_flags = SA_SIGINFO}, before;
+    const uint64_t per_page = SHMRING_PAGE_BYTES / 64;
+    set_up(&f, 1);
+    kit_ring_close(&f.rings[0][0]);
+    kit_ring_open(&f.rings[0][0], 0, 2 * (uint32_t)per_page, 64);
+    kit_ring_begin_at(&f.rings[0][0], 5 * per_page - 3); /* the last three of an even page */
+    kit_introduce(&f.rings[0][0], 0, &f.senders[0]);
+    struct shmring_producer *producer = &f.producer[0][0][0];
+    KIT_MUST(shmring_producer_init(producer, &f.rings[0][0].mapping, producer->claim_word, 0));
+    kit_inbox_open(&f.receiver[0], &f.clock, f.rings[0], 1);
+    CHECK_EQ(next_value(&f, 0), -SHMRING_E_EMPTY); /* allocates, which no handler may */
+    REQUIRE(shmring_batch_begin(producer, 6, &batch) == SHMRING_OK);
+    halfway.fixture = &f;
+    halfway.page = producer->slots + SHMRING_PAGE_BYTES;
+    halfway.position = batch.position;
+    halfway.stamp = shmring_clock_now(&f.clock);
+    halfway.faults = 0;
+    (void)sigaction(SIGSEGV, &action, &before);
+    (void)mprotect(halfway.page, SHMRING_PAGE_BYTES, PROT_NONE);
+    for (int64_t i = 0; i < 6; i++)
+        CHECK_EQ(next_value(&f, 0), i);
+    (void)sigaction(SIGSEGV, &before, NULL);
+    CHECK_EQ(halfway.faults, 1);
+    CHECK_EQ(next_value(&f, 0), -SHMRING_E_EMPTY);
+    tear_down(&f);
+}
+
 static void multicasts_of_equal_stamps_stand_in_one_order_at_every_receiver(void)
 {
     for (uint32_t many = 0; many < 2; many++) {
@@ -301,6 +354,7 @@ CHECK_MAIN(RUN(multicasts_are_delivered_by_stamp_and_not_by_position),
            RUN(a_commit_word_pending_in_one_ring_holds_back_the_other_rings),
            RUN(several_rings_are_merged_by_stamp),
            RUN(a_batch_keeps_its_order_among_others_of_equal_stamps),
+           RUN(a_batch_written_while_a_look_reads_it_keeps_its_order),
            RUN(multicasts_of_equal_stamps_stand_in_one_order_at_every_receiver),
            RUN(two_lanes_of_one_peer_with_equal_stamps_stand_in_one_order_too),
            RUN(a_unicast_reports_no_less_than_what_came_before_and_a_multicast_its_own),

@@ -1,0 +1,146 @@
+/* test_clock.c - stamps: sources, the commit wait, conversion to nanoseconds. */
+#include <pthread.h>
+#include <sched.h>
+
+#include "ring_kit.h"
+
+static uint64_t boottime_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void a_forced_monotonic_clock_is_one_and_counts_nanoseconds(void)
+{
+    struct shmring_bus_page page = {0};
+    shmring_clock_choose(SHMRING_CLOCK_MONOTONIC, &page);
+    CHECK_EQ(page.clock_source, SHMRING_CLOCK_MONOTONIC);
+    CHECK_EQ(page.ns_per_tick_q32, UINT64_C(1) << 32);
+    CHECK_EQ(page.epoch, 1);
+    struct shmring_clock clock;
+    REQUIRE(shmring_clock_attach(&page, &clock) == SHMRING_OK);
+    uint64_t before = check_now_ns(), stamp = shmring_clock_now(&clock), after = check_now_ns();
+    CHECK(before <= stamp && stamp <= after);
+    CHECK_EQ(strcmp(shmring_clock_source_name(clock.source), "CLOCK_MONOTONIC"), 0);
+}
+
+static void a_source_that_this_machine_does_not_have_is_refused(void)
+{
+    const uint32_t sources[] = {0, 3, 77, UINT32_MAX};
+    struct shmring_bus_page page = {0};
+    struct shmring_clock clock;
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        page.clock_source = sources[i];
+        CHECK_EQ(shmring_clock_attach(&page, &clock), SHMRING_E_CORRUPT);
+    }
+#if !defined(__x86_64__)
+    page.clock_source = SHMRING_CLOCK_TSC;
+    CHECK_EQ(shmring_clock_attach(&page, &clock), SHMRING_E_CORRUPT);
+#endif
+    CHECK_EQ(strcmp(shmring_clock_source_name(77), "unknown"), 0);
+}
+
+static void readings_never_go_back(void)
+{
+    const struct shmring_clock clocks[] = {kit_clock(0, 0), kit_clock(SHMRING_CLOCK_MONOTONIC, 0),
+                                           kit_clock(SHMRING_CLOCK_MONOTONIC, 1000)};
+    for (size_t c = 0; c < sizeof clocks / sizeof clocks[0]; c++) {
+        uint64_t last = 0;
+        for (uint32_t i = 0; i < 10000; i++) {
+            uint64_t now = i % 2 ? shmring_clock_now(&clocks[c])
+                                 : shmring_clock_now_then_loads(&clocks[c]);
+            CHECK(now >= last);
+            CHECK_EQ(now >> 62, 0); /* the two top bits are a commit word's state */
+            last = now;
+        }
+    }
+}
+
+static void a_coarse_clock_has_ties_and_the_commit_wait_ends_them(void)
+{
+    const uint32_t coarse_ns = 100000;
+    struct shmring_clock clock = kit_clock(SHMRING_CLOCK_MONOTONIC, coarse_ns);
+    uint32_t ties = 0;
+    uint64_t last = shmring_clock_now(&clock);
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint64_t now = shmring_clock_now(&clock);
+        CHECK_EQ(now % coarse_ns, 0);
+        ties += now == last;
+        last = now;
+    }
+    CHECK(ties > 0);
+    for (uint32_t i = 0; i < 20; i++) {
+        uint64_t stamp = shmring_clock_now(&clock);
+        shmring_clock_wait_past(&clock, stamp);
+        CHECK(shmring_clock_now(&clock) > stamp);
+    }
+}
+
+/* Readings on two cores, one after the other in real time: each hands its last one over. */
+struct relay {
+    struct shmring_clock clock;
+    uint64_t turn, stamp;
+};
+
+static void run_relay(struct relay *relay, uint64_t parity)
+{
+    for (uint64_t turn = parity; turn < 2000; turn += 2) {
+        while (shmring_load_acquire(&relay->turn) != turn)
+            (void)sched_yield();
+        uint64_t stamp = shmring_clock_now(&relay->clock);
+        shmring_clock_wait_past(&relay->clock, stamp);
+        /* TSC readings of two cores are at least never out of order. */
+        CHECK(stamp >= relay->stamp + (relay->clock.source != SHMRING_CLOCK_TSC));
+        relay->stamp = stamp;
+        shmring_store_release(&relay->turn, turn + 1);
+    }
+}
+
+static void *run_odd_turns(void *context)
+{
+    run_relay(context, 1);
+    return NULL;
+}
+
+static void a_stamp_after_anothers_commit_wait_is_larger_on_any_core(void)
+{
+    const struct shmring_clock clocks[] = {kit_clock(0, 0), kit_clock(SHMRING_CLOCK_MONOTONIC, 0),
+                                           kit_clock(SHMRING_CLOCK_MONOTONIC, 5000)};
+    for (size_t c = 0; c < sizeof clocks / sizeof clocks[0]; c++) {
+        struct relay relay = {.clock = clocks[c]};
+        pthread_t thread;
+        REQUIRE(pthread_create(&thread, NULL, run_odd_turns, &relay) == 0);
+        run_relay(&relay, 0);
+        (void)pthread_join(thread, NULL);
+    }
+}
+
+static void stamps_convert_to_nanoseconds_since_boot(void)
+{
+    const struct shmring_clock clocks[] = {kit_clock(0, 0), kit_clock(SHMRING_CLOCK_MONOTONIC, 0)};
+    for (size_t c = 0; c < sizeof clocks / sizeof clocks[0]; c++) {
+        uint64_t best = UINT64_MAX;
+        /* The smallest of many: a preemption between two readings says nothing about the clock. */
+        for (uint32_t i = 0; i < 100; i++) {
+            uint64_t stamp = shmring_clock_now(&clocks[c]);
+            uint64_t ns = boottime_ns(), converted = shmring_clock_ns(&clocks[c], stamp);
+            uint64_t off = ns > converted ? ns - converted : converted - ns;
+            best = off < best ? off : best;
+        }
+        CHECK(best < 1000000);
+        /* A second ago, a second ahead: the tick's length is right to a part in a thousand. */
+        uint64_t ticks = (UINT64_C(1000000000) << 32) / clocks[c].ns_per_tick_q32;
+        uint64_t stamp = shmring_clock_now(&clocks[c]), ns = shmring_clock_ns(&clocks[c], stamp);
+        uint64_t before = shmring_clock_ns(&clocks[c], stamp - ticks);
+        uint64_t after = shmring_clock_ns(&clocks[c], stamp + ticks);
+        CHECK(before < ns && ns < after);
+        CHECK(ns - before > 900000000 && after - ns < 1900000000);
+    }
+}
+
+CHECK_MAIN(RUN(a_forced_monotonic_clock_is_one_and_counts_nanoseconds),
+           RUN(a_source_that_this_machine_does_not_have_is_refused), RUN(readings_never_go_back),
+           RUN(a_coarse_clock_has_ties_and_the_commit_wait_ends_them),
+           RUN(a_stamp_after_anothers_commit_wait_is_larger_on_any_core),
+           RUN(stamps_convert_to_nanoseconds_since_boot))

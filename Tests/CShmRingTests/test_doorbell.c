@@ -1,0 +1,378 @@
+/* test_doorbell.c - sleep and wake: futex, event descriptor, no lost wake, a killed sender. */
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+
+#include "ring_kit.h"
+
+#define CAPACITY 64u
+/* Far beyond any wake: who waits so long was not woken. A sleep is cut after 250 ms, so a lost wake
+ * shows as a count of parkings, not as a hang. */
+#define LONG_NS UINT64_C(20000000000)
+
+struct fixture {
+    struct shmring_clock clock;
+    struct kit_ring *rings;
+    struct shmring_producer *producers;
+    uint32_t count;
+    struct kit_sender sender;
+    struct kit_inbox receiver;
+    union kit_message message;
+};
+
+static void set_up(struct fixture *f, uint32_t count)
+{
+    f->clock = kit_clock(0, 0);
+    f->count = count;
+    f->rings = calloc(count, sizeof *f->rings);
+    f->producers = calloc(count, sizeof *f->producers);
+    kit_sender_open(&f->sender, 3, 1);
+    for (uint32_t r = 0; r < count; r++) {
+        kit_ring_open(&f->rings[r], r, CAPACITY, 64);
+        KIT_MUST(shmring_producer_init(&f->producers[r], &f->rings[r].mapping,
+                                       kit_claim_words(&f->sender, 0), 5));
+    }
+    kit_inbox_open(&f->receiver, &f->clock, f->rings, count);
+}
+
+static void tear_down(struct fixture *f)
+{
+    shmring_inbox_deinit(&f->receiver.inbox);
+    for (uint32_t r = 0; r < f->count; r++)
+        kit_ring_close(&f->rings[r]);
+    free(f->rings);
+    free(f->producers);
+    kit_sender_close(&f->sender);
+}
+
+static int wait_for(struct fixture *f, uint64_t ns)
+{
+    return shmring_inbox_wait(&f->receiver.inbox, &f->message.m, 0, check_now_ns() + ns);
+}
+
+static uint64_t wait_until_parked(struct shmring_ring_control *control)
+{
+    uint64_t parked;
+    while ((parked = shmring_load_acquire(&control->parked)) == 0)
+        (void)sched_yield();
+    return parked;
+}
+
+/* ---- parking -------------------------------------------------------------------------------- */
+
+static void a_wait_ends_at_its_deadline(void)
+{
+    struct fixture f;
+    set_up(&f, 2);
+    uint64_t begin = check_now_ns();
+    CHECK_EQ(wait_for(&f, 20000000), SHMRING_E_EMPTY);
+    CHECK(check_now_ns() >= begin + 20000000);
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, UINT64_MAX, begin),
+             SHMRING_E_EMPTY);
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, 1000000, begin), SHMRING_E_EMPTY);
+    CHECK_EQ(f.rings[0].control->parked, 0);
+    tear_down(&f);
+}
+
+static void a_deadline_that_has_passed_still_finds_what_is_there(void)
+{
+    struct fixture f;
+    uint64_t words[3] = {0};
+    set_up(&f, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        (void)kit_claim(&f.producers[0], &words[i]);
+    CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, 0, 0), SHMRING_OK);
+    CHECK_EQ(f.message.m.body[0], 1);
+    tear_down(&f);
+}
+
+struct waking {
+    struct fixture *f;
+    uint32_t rounds;
+};
+
+/* Sends into another ring each time, and only when the receiver has announced its sleep. */
+static void *wake_by_each_ring(void *context)
+{
+    struct waking *w = context;
+    for (uint64_t i = 0; i < w->rounds; i++) {
+        struct shmring_producer *producer = &w->f->producers[i % w->f->count];
+        uint64_t parked = wait_until_parked(producer->control);
+        CHECK_EQ(parked & SHMRING_PARKED_ON_EVENT, 0);
+        CHECK_EQ(kit_send(producer, &w->f->clock, i), SHMRING_OK);
+        while (shmring_load_acquire(&producer->control->parked) == parked)
+            (void)sched_yield();
+    }
+    return NULL;
+}
+
+static void a_message_in_any_of_1_2_and_127_rings_wakes_the_receiver(void)
+{
+    const uint32_t counts[] = {1, 2, SHMRING_INBOX_RINGS_MAX};
+    for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+        struct fixture f;
+        pthread_t thread;
+        set_up(&f, counts[c]);
+        if (counts[c] == SHMRING_INBOX_RINGS_MAX)
+            CHECK_EQ(shmring_inbox_add(&f.receiver.inbox, &f.rings[0].consumer),
+                     SHMRING_E_TOO_LARGE);
+        struct waking waking = {&f, counts[c] + 100};
+        REQUIRE(pthread_create(&thread, NULL, wake_by_each_ring, &waking) == 0);
+        uint64_t begin = check_now_ns();
+        for (uint64_t i = 0; i < waking.rounds; i++) {
+            CHECK_EQ(wait_for(&f, LONG_NS), SHMRING_OK);
+            CHECK_EQ(f.message.m.body[0], i);
+            CHECK_EQ(f.message.m.ring, i % counts[c]);
+        }
+        /* Every wake lost would have cost 250 ms. */
+        CHECK(check_now_ns() - begin < waking.rounds * UINT64_C(250000000) / 2);
+        (void)pthread_join(thread, NULL);
+        tear_down(&f);
+    }
+}
+
+static void *change_attention(void *context)
+{
+    struct fixture *f = context;
+    (void)wait_until_parked(f->rings[0].control);
+    struct shmring_mapping outbox = f->sender.outbox;
+    shmring_outbox_attend(&outbox);
+    return NULL;
+}
+
+static void the_attention_word_wakes_and_is_told(void)
+{
+    for (uint32_t rings = 1; rings <= 2; rings++) {
+        struct fixture f;
+        pthread_t thread;
+        set_up(&f, rings);
+        const struct shmring_outbox *outbox = f.sender.outbox.base;
+        shmring_inbox_init(&f.receiver.inbox, &f.clock, &f.receiver.death, &outbox->attention);
+        for (uint32_t r = 0; r < rings; r++)
+            KIT_MUST(shmring_inbox_add(&f.receiver.inbox, &f.rings[r].consumer));
+        REQUIRE(pthread_create(&thread, NULL, change_attention, &f) == 0);
+        CHECK_EQ(wait_for(&f, LONG_NS), SHMRING_E_ATTENTION);
+        (void)pthread_join(thread, NULL);
+        CHECK_EQ(wait_for(&f, LONG_NS), SHMRING_E_ATTENTION); /* until the caller has read it */
+        f.receiver.inbox.attention_seen = outbox->attention;
+        CHECK_EQ(wait_for(&f, 1000000), SHMRING_E_EMPTY);
+        tear_down(&f);
+    }
+}
+
+/* ---- event descriptors ---------------------------------------------------------------------- */
+
+static void an_armed_receiver_is_woken_through_its_event_descriptor(void)
+{
+    struct fixture f;
+    set_up(&f, 2);
+    int fds[2];
+    for (uint32_t r = 0; r < 2; r++) {
+        fds[r] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        shmring_producer_set_event(&f.producers[r], fds[r]);
+    }
+    for (uint64_t i = 0; i < 20; i++) {
+        struct pollfd poll_fd = {.fd = fds[i % 2], .events = POLLIN};
+        uint64_t number, parked;
+        REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
+        parked = f.rings[i % 2].control->parked;
+        CHECK(parked & SHMRING_PARKED_ON_EVENT);
+        CHECK_EQ(poll(&poll_fd, 1, 0), 0);
+        CHECK_EQ(kit_send(&f.producers[i % 2], &f.clock, i), SHMRING_OK);
+        CHECK_EQ(poll(&poll_fd, 1, 0), 1);
+        CHECK_EQ(f.rings[i % 2].control->parked, 0);
+        /* The next one rings no more. */
+        CHECK_EQ(kit_send(&f.producers[i % 2], &f.clock, i), SHMRING_OK);
+        CHECK_EQ(read(fds[i % 2], &number, 8), 8);
+        CHECK_EQ(number, 1);
+        CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_OK);
+        CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_OK);
+        CHECK_EQ(f.message.m.body[0], i);
+    }
+    for (uint32_t r = 0; r < 2; r++)
+        (void)close(fds[r]);
+    tear_down(&f);
+}
+
+static void fetch(struct shmring_producer *producer, void *context)
+{
+    int *fd = context;
+    if (*fd >= 0)
+        shmring_producer_set_event(producer, *fd);
+    *fd = *fd < 0 ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) : *fd;
+}
+
+static void a_sender_without_the_descriptor_asks_for_it_at_every_send_until_it_is_there(void)
+{
+    struct fixture f;
+    int fd = -1;
+    uint64_t number = 0;
+    set_up(&f, 1);
+    f.producers[0].fetch_event = fetch;
+    f.producers[0].fetch_context = &fd;
+    REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
+    uint64_t parked = f.rings[0].control->parked;
+    CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
+    CHECK_EQ(f.rings[0].control->parked, parked); /* still to be rung for */
+    CHECK(fd >= 0);
+    CHECK_EQ(kit_send(&f.producers[0], &f.clock, 2), SHMRING_OK);
+    CHECK_EQ(f.rings[0].control->parked, 0);
+    CHECK_EQ(read(fd, &number, 8), 8);
+    CHECK_EQ(number, 1);
+    (void)close(fd);
+    tear_down(&f);
+}
+
+static void a_full_event_counter_is_as_good_as_a_ring(void)
+{
+    struct fixture f;
+    uint64_t full = UINT64_MAX - 1;
+    set_up(&f, 1);
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    shmring_producer_set_event(&f.producers[0], fd);
+    CHECK_EQ(write(fd, &full, 8), 8);
+    REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
+    CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
+    CHECK_EQ(f.rings[0].control->parked, 0);
+    (void)close(fd);
+    tear_down(&f);
+}
+
+/* ---- no lost wake --------------------------------------------------------------------------- */
+
+/* Two processes play one message to and fro, both parking at once: a lost wake costs 250 ms. */
+static void ping_pong(struct kit_ring *in, struct kit_ring *out, struct kit_sender *sender,
+                      bool first, uint32_t rounds)
+{
+    struct shmring_clock clock = kit_clock(0, 0);
+    struct kit_inbox receiver;
+    struct shmring_producer producer;
+    union kit_message message;
+    kit_inbox_open(&receiver, &clock, in, 1);
+    KIT_MUST(shmring_producer_init(&producer, &out->mapping, kit_claim_words(sender, !first), 5));
+    for (uint64_t i = 0; i < rounds; i++) {
+        if (first)
+            CHECK_EQ(kit_send(&producer, &clock, i), SHMRING_OK);
+        CHECK_EQ(shmring_inbox_wait(&receiver.inbox, &message.m, i % 3 * 2000, UINT64_MAX),
+                 SHMRING_OK);
+        CHECK_EQ(message.m.body[0], i);
+        if (!first)
+            CHECK_EQ(kit_send(&producer, &clock, i), SHMRING_OK);
+    }
+    shmring_inbox_deinit(&receiver.inbox);
+}
+
+static void remap(struct kit_ring *ring)
+{
+    ring->mapping = kit_map(ring->fd, SHMRING_SEGMENT_RING);
+    ring->control = ring->mapping.base;
+    KIT_MUST(shmring_consumer_init(&ring->consumer, &ring->mapping, false));
+}
+
+static void no_wake_is_lost_between_two_processes(void)
+{
+    const uint32_t rounds = CHECK_SLOW > 1 ? 2000 : 10000;
+    struct kit_ring there, back;
+    struct kit_sender sender;
+    kit_ring_open(&there, 1, CAPACITY, 64);
+    kit_ring_open(&back, 2, CAPACITY, 64);
+    kit_sender_open(&sender, 3, 2);
+    uint64_t begin = check_now_ns();
+    pid_t child = kit_fork();
+    if (child == 0) {
+        remap(&there);
+        remap(&back);
+        sender.claims = kit_map(sender.claims_fd, SHMRING_SEGMENT_CLAIMS);
+        ping_pong(&there, &back, &sender, false, rounds);
+        _exit(check_failures != 0);
+    }
+    ping_pong(&back, &there, &sender, true, rounds);
+    CHECK_EQ(kit_join(child), 0);
+    /* One in a hundred lost would take longer than this. */
+    CHECK(check_now_ns() - begin < rounds / 100 * UINT64_C(250000000));
+    kit_ring_close(&there);
+    kit_ring_close(&back);
+    kit_sender_close(&sender);
+}
+
+/* ---- a sender killed halfway ---------------------------------------------------------------- */
+
+/* A forked sender performs a send by hand up to a step, says so, and is killed there. */
+enum step { CLAIMED, WRITTEN, FINISHED, RANG };
+
+static void send_until(struct shmring_producer *producer, uint64_t *word, enum step step)
+{
+    struct shmring_ring_control *control = producer->control;
+    uint64_t position = kit_claim(producer, word);
+    if (step == CLAIMED)
+        return;
+    struct shmring_clock clock = kit_clock(0, 0);
+    kit_write(producer, position, SHMRING_CLASS_UNICAST, shmring_clock_now(&clock), 77);
+    if (step == WRITTEN)
+        return;
+    (void)shmring_exchange_full(word, 0);
+    if (step == FINISHED)
+        return;
+    (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
+    (void)shmring_load_acquire(&control->parked); /* and the swap to 0 is never reached */
+}
+
+static void *park_and_take(void *context)
+{
+    struct fixture *f = context;
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK_EQ(wait_for(f, LONG_NS), SHMRING_OK);
+    return NULL;
+}
+
+static void a_sender_killed_at_any_step_leaves_nobody_asleep(void)
+{
+    for (enum step step = CLAIMED; step <= RANG; step++) {
+        struct fixture f;
+        pthread_t thread;
+        set_up(&f, 1);
+        uint32_t *said = kit_shared(SHMRING_PAGE_BYTES);
+        pid_t child = kit_fork(); /* before the thread: a fork among threads may only exec */
+        if (child == 0) {
+            struct kit_ring ring = f.rings[0];
+            struct shmring_producer producer;
+            remap(&ring);
+            f.sender.claims = kit_map(f.sender.claims_fd, SHMRING_SEGMENT_CLAIMS);
+            uint64_t *word = kit_claim_words(&f.sender, 0);
+            KIT_MUST(shmring_producer_init(&producer, &ring.mapping, word, 5));
+            (void)wait_until_parked(ring.control);
+            send_until(&producer, word, step);
+            shmring_store_release_u32(said, 1);
+            for (;;)
+                (void)pause();
+        }
+        REQUIRE(pthread_create(&thread, NULL, park_and_take, &f) == 0);
+        while (shmring_load_acquire_u32(said) == 0)
+            (void)sched_yield();
+        (void)kill(child, SIGKILL);
+        (void)kit_join(child);
+        uint64_t word = *kit_claim_words(&f.sender, 0);
+        CHECK_EQ(word, step < FINISHED ? SHMRING_CLAIM(1, 0, CAPACITY) : 0);
+        /* The next one finds the receiver parked, whatever the dead one did, and wakes it. */
+        struct shmring_producer other;
+        uint64_t other_word = 0;
+        KIT_MUST(shmring_producer_init(&other, &f.rings[0].mapping, &other_word, 6));
+        for (uint64_t i = 0; i < (step == CLAIMED ? 2 : 1); i++)
+            CHECK_EQ(kit_send(&other, &f.clock, i), SHMRING_OK);
+        (void)pthread_join(thread, NULL);
+        (void)munmap(said, SHMRING_PAGE_BYTES);
+        tear_down(&f);
+    }
+}
+
+CHECK_MAIN(RUN(a_wait_ends_at_its_deadline),
+           RUN(a_deadline_that_has_passed_still_finds_what_is_there),
+           RUN(a_message_in_any_of_1_2_and_127_rings_wakes_the_receiver),
+           RUN(the_attention_word_wakes_and_is_told),
+           RUN(an_armed_receiver_is_woken_through_its_event_descriptor),
+           RUN(a_sender_without_the_descriptor_asks_for_it_at_every_send_until_it_is_there),
+           RUN(a_full_event_counter_is_as_good_as_a_ring),
+           RUN(no_wake_is_lost_between_two_processes),
+           RUN(a_sender_killed_at_any_step_leaves_nobody_asleep))
