@@ -9,7 +9,7 @@ SHELL := /bin/bash
 HAVE = $$(tools/have)
 BENCH := .build/release/bus1-bench
 
-.PHONY: help bench test build compare format clean
+.PHONY: help bench test build rivals compare format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -25,6 +25,10 @@ test: ## Check format, build, test, model-check, and prove the measuring itself.
 
 build: ## Build the release; the tool is .build/release/bus1-bench.
 	@env $(HAVE) swift build -c release
+
+rivals: ## Install the rivals' libraries and build the release with them.
+	@tools/install rivals
+	@$(MAKE) --no-print-directory build
 
 compare: ## Measure this tree against BASE=<commit>, interleaved.
 	@tools/compare "$(BASE)"

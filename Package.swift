@@ -9,6 +9,7 @@ let withNuma = hasLibrary("NUMA")
 // Rivals for bus1-bench: define and library.
 let rivals = [("ZEROMQ", "zmq"), ("NNG", "nng"), ("ICEORYX", "iceoryx_binding_c")]
     .filter { hasLibrary($0.0) }
+let iceoryxHeaders = "/usr/include/iceoryx/v2.0.3"
 let withBoost = hasLibrary("BOOST")
 
 let strictC: [CSetting] = [
@@ -56,7 +57,8 @@ let package = Package(
         .target(name: "CBenchMallocCount", cSettings: strictC),
         .target(
             name: "CBenchRivals", dependencies: ["CBench"],
-            cSettings: strictC + rivals.map { .define("BUS1_WITH_\($0.0)") },
+            cSettings: strictC + rivals.map { .define("BUS1_WITH_\($0.0)") }
+                + (hasLibrary("ICEORYX") ? [.unsafeFlags(["-isystem", iceoryxHeaders])] : []),
             linkerSettings: rivals.map { .linkedLibrary($0.1) }),
         .executableTarget(
             name: "bus1-bench",

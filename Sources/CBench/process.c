@@ -41,6 +41,25 @@ int bench_worker_spawn(const char *path, char *const arguments[], int control_fd
     return error != 0 ? -error : (int)pid;
 }
 
+int bench_daemon_spawn(const char *program)
+{
+    posix_spawn_file_actions_t actions;
+    char *arguments[] = {(char *)(uintptr_t)program, NULL};
+    pid_t pid = 0;
+    posix_spawn_file_actions_init(&actions);
+    for (int fd = 0; fd < 3; fd++)
+        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+    int error = posix_spawnp(&pid, program, &actions, NULL, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    return error != 0 ? -error : (int)pid;
+}
+
+void bench_daemon_end(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    (void)bench_child_end(pid, 0);
+}
+
 int bench_worker_settle(pid_t parent)
 {
     /* Ctrl-C reaches the whole foreground group; the coordinator ends its workers itself. */

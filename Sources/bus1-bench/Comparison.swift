@@ -87,6 +87,8 @@ struct Comparison {
                 before = after
             }
         }
+        // Before the channels' states: a daemon waits for whoever has not left it.
+        crew.quit()
         placement = Run.settle(&runs)
         records = zip(entries, runs).map { entry, runs in
             Record(

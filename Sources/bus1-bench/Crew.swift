@@ -48,8 +48,14 @@ final class Crew {
     }
 
     deinit {
-        members.forEach(end)
+        quit()
         Glibc.close(stage)
+    }
+
+    /// Ends all workers, and with them their ends of all channels.
+    func quit() {
+        members.forEach(end)
+        members = []
     }
 
     private func end(_ member: Member) {

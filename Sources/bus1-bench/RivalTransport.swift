@@ -60,12 +60,14 @@ struct RivalTransport: Transport {
             operations.pointee.prepare?(base)
             bench_memory_unmap(base, shared)
         }
-        return ([equipment, equipment], nil)
+        let daemon = name == "iceoryx" ? try RouDi.shared() : nil
+        return ([equipment, equipment], daemon)
     }
 
     /// Abstract names: unique to this process and channel, gone with the sockets.
     private static func address(_ name: String) -> String {
         let unique = "bus1-bench-\(getpid())-\(bench_ticks())"
+        if name == "iceoryx" { return unique }
         return name == "nng" ? "abstract://\(unique)" : "ipc://@\(unique)"
     }
 
@@ -73,6 +75,25 @@ struct RivalTransport: Transport {
         guard let operations else { throw BenchError(obstacle ?? "not built in") }
         return try RivalEndpoint(operations, post, fds)
     }
+}
+
+/// iceoryx's daemon: there can be one on a machine. Runs while a channel needs it.
+final class RouDi: Sendable {
+    private let pid: pid_t
+    nonisolated(unsafe) private static weak var running: RouDi?
+
+    static func shared() throws -> RouDi {
+        if let running { return running }
+        let fresh = try RouDi()
+        running = fresh
+        return fresh
+    }
+
+    private init() throws {
+        pid = try BenchError.check(bench_daemon_spawn("iox-roudi"), "starting iox-roudi")
+    }
+
+    deinit { bench_daemon_end(pid) }
 }
 
 final class RivalEndpoint: Endpoint {

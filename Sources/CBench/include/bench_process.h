@@ -17,6 +17,11 @@
  * else but standard streams; standard input is empty. Returns the process ID. */
 int bench_worker_spawn(const char *path, char *const arguments[], int control_fd, int stage_fd);
 
+/* Starts a program from the path without arguments, silent. Returns the process ID. */
+int bench_daemon_spawn(const char *program);
+/* Asks it to end, and waits. */
+void bench_daemon_end(pid_t pid);
+
 /* In a worker: dies with its parent, and leaves Ctrl-C to it. */
 int bench_worker_settle(pid_t parent);
 /* Pins the calling process to one core. */
