@@ -98,7 +98,12 @@ extension PeerCore {
             case 0:
                 if let message = try acceptSlowly(cell) { return .message(message) }
             case Int32(SHMRING_E_EMPTY.rawValue):
-                if !notices.isEmpty { return .notice(notices.removeFirst()) }
+                if !notices.isEmpty {
+                    // Behind everything that was written before; only the exact way says that nothing is left.
+                    result = shmring_inbox_take_slow(inbox, shmring_cell_message(cell), true)
+                    guard result == Int32(SHMRING_E_EMPTY.rawValue) else { continue }
+                    return .notice(notices.removeFirst())
+                }
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen {
                     try readEvents()
                     if !notices.isEmpty { continue }
@@ -122,6 +127,7 @@ extension PeerCore {
             }
             takeNamesBack()
             if hasClaimsToBury { buryClaims() }
+            if !departed.isEmpty { forgetDeparted() }
             trimPools()
             let message = shmring_cell_message(hot.pointee.arena.pointee.current)!
             if waiting {
@@ -146,8 +152,8 @@ extension PeerCore {
         var grant = hot.pointee.grant(
             message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
         if grant == nil {
-            // The broker tells of a new holder before the holder can send.
-            try readEvents()
+            // The broker tells of a new holder before the holder can send. Without a broker nobody is new.
+            try? readAllEvents()
             grant = hot.pointee.grant(
                 message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
         }
@@ -172,7 +178,7 @@ extension PeerCore {
     private func introduceOrDrop() throws(Bus1Error) {
         let ring = rings[Int(inbox.pointee.trouble_ring)]
         let sender = inbox.pointee.trouble_sender
-        try readEvents()
+        try? readAllEvents()
         guard !links.contains(where: { $0.ownRing == ring.id && $0.itsIndex == sender }) else { return }
         _ = shmring_consumer_drop_sender(ring.consumer, sender)
     }

@@ -180,7 +180,7 @@ extension PeerCore {
         try connection.grant(number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
         try readEvents()
         try addHolder(node.rawValue, number, other.ownPeer)
-        if other !== self { try other.readEvents() }
+        if other !== self { try other.readAllEvents() }
         let index = other.given.firstIndex { $0.owner == ownPeer && $0.number == number }
         guard let index else { throw Bus1Error(.severed, "give a handle") }
         return other.given.remove(at: index).id

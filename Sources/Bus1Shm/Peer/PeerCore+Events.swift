@@ -13,6 +13,19 @@ extension PeerCore {
         if hasClaimsToBury { buryClaims() }
     }
 
+    /// The same, and what did not fit the socket any more and waits at the broker. Whoever is told of a right may use it
+    /// at once, while its owner's news still queue: before something is dropped for want of knowledge, ask.
+    func readAllEvents() throws(Bus1Error) {
+        try readEvents()
+        // Nothing was put on the socket since it was last known to be empty on both ends: nothing queues, either.
+        let attention = inbox.pointee.attention_seen
+        guard attention != attentionWhenAllWasRead, let ring = rings.first?.id else { return }
+        // The answer stands behind everything that waits. What it says does not matter.
+        _ = try connection.askToBury(ring, position: 0, until: .after(.seconds(1)))
+        try readEvents()
+        attentionWhenAllWasRead = attention
+    }
+
     private func apply(_ event: consuming ControlEvent) throws(Bus1Error) {
         switch consume event {
         case .ringAdded(let offer): try addRing(offer)
@@ -79,6 +92,7 @@ extension PeerCore {
     private func take(_ granted: TicketGrant) {
         let id: HandleID? = granted.failure == nil ? makeHandle(granted.grant) : nil
         if let ordinal = granted.ordinal {
+            inheritedMissing -= 1
             if ordinal < inherited.count { inherited[ordinal] = id }
         } else if let id {
             given.append(GivenHandle(owner: granted.grant.owner, number: granted.grant.number, id: id))
@@ -100,11 +114,25 @@ extension PeerCore {
         guard let index = linkOfPeer[peer], !links[index].isDead else { return }
         let link = links[index]
         link.isDead = true
-        removeGrants { $0.sender == link.itsIndex && Int($0.ring) < rings.count && rings[Int($0.ring)].id == link.ownRing }
+        if let ring = rings.first(where: { $0.id == link.ownRing }) {
+            // SYNC E3 acquire, pairs with R2: it writes nothing any more, so all that it wrote lies below.
+            let tail = shmring_load_acquire(ring.consumer.pointee.control.pointer(to: \.tail)!)
+            departed.append(Departed(ring: ring, sender: link.itsIndex, tail: tail))
+        }
         let stamp = Stamp(rawValue: link.outbox.pointee.dead)
         for id in handles.remove(link: index) { notices.append(Notice(kind: .nodeReleased(id), stamp: stamp)) }
         forgetSlices(of: index)
         hasClaimsToBury = true
+    }
+
+    /// Ends the rights of the dead whose last message has been delivered.
+    func forgetDeparted() {
+        departed.removeAll { one in
+            guard let ring = rings.firstIndex(where: { $0 === one.ring }) else { return true }
+            guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else { return false }
+            removeGrants { $0.sender == one.sender && $0.ring == UInt32(ring) }
+            return true
+        }
     }
 
     /// A ring has taken another place in the list: the grants of its holders name the new one.

@@ -50,7 +50,7 @@ extension PeerCore {
     /// Takes in what a sender said over its link's socket: segments made and retired.
     func readLinkSocket(sender: UInt32, ring: UInt32) {
         guard let link = link(sender: sender, ring: ring) else { return }
-        if link.socket.withLock({ $0 }) == nil { try? readEvents() }
+        if link.socket.withLock({ $0 }) == nil { try? readAllEvents() }
         guard let socket = link.socket.withLock({ $0 }) else { return }
         while var received = socket.receive() {
             let packet = received.packet

@@ -52,10 +52,16 @@ final class PeerCore: @unchecked Sendable {
     /// Given by others, in the order in which they came, until somebody asks for them.
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
+    /// How many of them the broker has not told of yet.
+    var inheritedMissing = 0
     var notices: [Notice] = []
     /// Once somebody has asked for the descriptor.
     var eventSource: EventSource?
     var hasClaimsToBury = false
+    /// The dead of whom something may still be in a ring: until it is delivered they keep their rights.
+    var departed: [Departed] = []
+    /// `attention` when the broker was last known to have nothing in its queue for this peer.
+    var attentionWhenAllWasRead: UInt32 = 0
     /// Rings that were cut: mapped until the end, since messages may still be under way there.
     var severed: [OwnRing] = []
     /// Messages of those without the right to send them.
@@ -68,6 +74,13 @@ final class PeerCore: @unchecked Sendable {
         var names: [UInt64: [String]] = [:]
         /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
         var unpublished: [String] = []
+    }
+
+    struct Departed {
+        let ring: OwnRing
+        let sender: UInt32
+        /// Everything that it wrote lies below.
+        let tail: UInt64
     }
 
     struct GivenHandle {
@@ -133,7 +146,14 @@ final class PeerCore: @unchecked Sendable {
         poolBytes = options.poolBytes
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
+        inheritedMissing = welcome.grantsOfTicket
         try readEvents()
+        // Each needs an introduction, which may wait for the owner.
+        while inheritedMissing > 0 {
+            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "take what was inherited") }
+            _ = bus1_sys_wait_readable(connection.descriptor, deadline.pollTimeout_ms)
+            try readEvents()
+        }
     }
 
     func add(_ link: Link) {
