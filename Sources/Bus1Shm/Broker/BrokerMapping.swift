@@ -62,8 +62,10 @@ struct BrokerMapping: ~Copyable {
 
     // MARK: Bus page
 
-    func initializeBusPage() {
-        withUnsafePointer(to: mapping) { shmring_bus_page_init($0, 0) }
+    /// `avoidingTSC`: the bus keeps time by CLOCK_MONOTONIC, also where the TSC would do.
+    func initializeBusPage(avoidingTSC: Bool) {
+        let force = avoidingTSC ? SHMRING_CLOCK_MONOTONIC.rawValue : 0
+        withUnsafePointer(to: mapping) { shmring_bus_page_init($0, force) }
     }
 
     func clock() throws(Bus1Error) -> shmring_clock {
