@@ -79,11 +79,16 @@ let package = Package(
         .executableTarget(
             name: "readme-example", dependencies: ["Bus1Shm"], path: "Tests/ReadmeExample",
             swiftSettings: strictSwift),
+        // A whole peer in a process of its own, which can also die or misbehave on purpose.
+        .executableTarget(
+            name: "bus1-test-program",
+            dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "Bus1TestSupport"],
+            path: "Tests/TestProgram", swiftSettings: strictSwift),
         .testTarget(
             name: "Bus1ShmTests",
             dependencies: [
                 "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
-                "bus1-test-peer", "readme-example",
+                "bus1-test-peer", "bus1-test-program", "readme-example",
             ],
             swiftSettings: strictSwift),
         .testTarget(

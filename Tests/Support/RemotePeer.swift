@@ -12,16 +12,17 @@
         private let pidfd: Int32
         private let socket: Int32
         private var pending: [UInt8] = []
-        private var isReaped = false
+        private(set) var isReaped = false
 
-        /// `environment`: what is added to ours.
-        init(environment extra: [String] = []) throws {
+        /// `environment`: what is added to ours. `program`: stands beside the one that runs the tests.
+        init(environment extra: [String] = [], program name: String = "bus1-test-peer") throws {
+            let program = Self.directory + "/" + name
             var ends: [Int32] = [-1, -1]
             let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
             guard socketpair(AF_UNIX, type, 0, &ends) == 0 else {
                 throw Bus1Error(.system, "make a pair of sockets", errno: errno)
             }
-            let arguments: [UnsafeMutablePointer<CChar>?] = [strdup(Self.program), nil]
+            let arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), nil]
             var variables = extra.map { strdup($0) }
             var index = 0
             while let variable = environ[index] {
@@ -30,7 +31,7 @@
             }
             variables.append(nil)
             var pid: Int32 = 0
-            let result = bus1_sys_spawn(Self.program, arguments, variables, [ends[1]], 1, &pid)
+            let result = bus1_sys_spawn(program, arguments, variables, [ends[1]], 1, &pid)
             for pointer in arguments + variables { free(pointer) }
             close(ends[1])
             socket = ends[0]
@@ -38,7 +39,7 @@
             guard result == 0 else {
                 pidfd = -1
                 isReaped = true
-                throw Bus1Error(.system, "start bus1-test-peer", errno: -result)
+                throw Bus1Error(.system, "start a helper program", errno: -result)
             }
             var pidfd: Int32 = -1
             bus1_sys_pidfd_open(pid, &pidfd)
@@ -52,19 +53,19 @@
         }
 
         /// Beside the program that runs the tests.
-        private static let program: String = {
+        static let directory: String = {
             var path = [CChar](repeating: 0, count: 4096)
             let length = readlink("/proc/self/exe", &path, path.count - 1)
             let whole = String(
                 decoding: path.prefix(max(0, length)).map(UInt8.init(bitPattern:)), as: UTF8.self)
             return String(whole[..<(whole.lastIndex(of: "/") ?? whole.startIndex)])
-                + "/bus1-test-peer"
         }()
 
         /// Sends a command, not waiting for its answer.
         func begin(_ command: String) {
             let line = Array((command + "\n").utf8)
-            _ = write(socket, line, line.count)
+            // Not write(2): a process that has ended must not end this one by SIGPIPE.
+            _ = send(socket, line, line.count, Int32(MSG_NOSIGNAL))
         }
 
         /// The next answer; nil when the process has ended, or the time is over.
@@ -212,7 +213,7 @@
             _ = eventually { threadCount <= threads }
         }
 
-        private static func readLine() -> String? {
+        static func readLine() -> String? {
             var line: [UInt8] = []
             var byte: UInt8 = 0
             while read(3, &byte, 1) == 1 {
@@ -222,7 +223,7 @@
             return nil
         }
 
-        private static func say(_ line: String) {
+        static func say(_ line: String) {
             let bytes = Array((line + "\n").utf8)
             _ = write(3, bytes, bytes.count)
         }
