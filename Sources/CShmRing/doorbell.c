@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -139,6 +140,13 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
             spin_until = spin_ns > UINT64_MAX - now ? UINT64_MAX : now + spin_ns;
         if (now < spin_until)
             continue;
+        /* Something came since the last sleep: whoever shares this processor may go first, and more has
+         * come when the turn is back. Receivers that share one would sleep and wake for each message. */
+        if (spin_ns == 0 && inbox->yielded_at != inbox->sequence) {
+            inbox->yielded_at = inbox->sequence;
+            (void)sched_yield();
+            continue;
+        }
         uint64_t until = now + LONGEST_SLEEP_NS;
         result = park(inbox, message, until < deadline_ns ? until : deadline_ns);
         if (result != SHMRING_E_EMPTY)

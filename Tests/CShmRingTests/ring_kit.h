@@ -54,7 +54,7 @@ static inline void kit_must(int result, const char *what)
 static inline struct shmring_mapping kit_map(int fd, enum shmring_segment_kind kind)
 {
     struct shmring_mapping mapping;
-    KIT_MUST(shmring_segment_map(fd, kind, SHMRING_READ_WRITE, 0, false, true, NULL, NULL,
+    KIT_MUST(shmring_segment_map(fd, kind, SHMRING_READ_WRITE, 0, false, false, NULL, NULL,
                                  &mapping));
     return mapping;
 }

@@ -111,7 +111,7 @@ static int child_main(const char *mode)
         switch (note.kind) {
         case NOTE_BOARD:
             CHILD_REQUIRE(shmring_segment_map(fd, SHMRING_SEGMENT_BOARD, SHMRING_READ_WRITE, 0,
-                                              false, true, NULL, NULL, &board) == 0);
+                                              false, false, NULL, NULL, &board) == 0);
             break;
         case NOTE_SEGMENT:
             CHILD_REQUIRE(shmring_view_attach(view, note.number, fd, note.byte_count, false) == 0);

@@ -155,12 +155,12 @@ static void each_kind_maps_as_itself_and_as_nothing_else(void)
     for (int made = 0; made < 5; made++) {
         for (int asked = 0; asked < 5; asked++) {
             const enum shmring_segment_kind kind = (enum shmring_segment_kind)(asked + 1);
-            CHECK_EQ(try_map(fds[made], kind, 0, false, true),
+            CHECK_EQ(try_map(fds[made], kind, 0, false, false),
                      made == asked ? 0 : SHMRING_E_KIND);
         }
     }
     struct shmring_mapping mapping;
-    REQUIRE(shmring_segment_map(fds[0], SHMRING_SEGMENT_RING, SHMRING_READ_WRITE, 0, false, true,
+    REQUIRE(shmring_segment_map(fds[0], SHMRING_SEGMENT_RING, SHMRING_READ_WRITE, 0, false, false,
                                 NULL, NULL, &mapping) == 0);
     const struct shmring_ring_control *control = mapping.base;
     CHECK_EQ(control->header.id, 3);

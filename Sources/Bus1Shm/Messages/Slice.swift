@@ -9,11 +9,14 @@ public struct Slice: ~Copyable, @unchecked Sendable {
     public private(set) var byteCount: Int
     let raw: shmring_slice
     let pool: Unmanaged<SlicePool>
+    /// The pool's own, for comparing without touching it.
+    let poolPointer: OpaquePointer
 
     init(_ raw: shmring_slice, byteCount: Int, of pool: SlicePool) {
         self.raw = raw
         self.byteCount = byteCount
         self.pool = .passRetained(pool)
+        poolPointer = pool.pool
     }
 
     /// The memory, to be filled in. Undefined at first. Of a forwarded slice this is read-only memory: see

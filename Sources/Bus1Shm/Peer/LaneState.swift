@@ -16,6 +16,17 @@ final class LaneState {
     var legs: [shmring_leg] = []
     var references: [shmring_slice_ref] = []
     private let quotaBytes: Int
+    /// The core's handle table, which never moves.
+    private let handlesBase: UnsafeMutablePointer<HandleEntry>
+    private let handlesMax: Int
+    /// By the peer's index of the link: what lending to it needs, so that the path touches few lines.
+    private var lenders: [Lender?] = []
+
+    struct Lender {
+        let pool: OpaquePointer
+        let number: UInt32
+        let domain: DomainID
+    }
     /// By the peer's index of the link. Lane 0 uses those of the links.
     private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
     /// Payloads that were copied once more because a destination is of another trust domain.
@@ -26,6 +37,21 @@ final class LaneState {
         self.number = number
         self.lane = lane
         self.quotaBytes = quotaBytes
+        handlesBase = core.handles.base
+        handlesMax = core.handles.countMax
+    }
+
+    /// The entry of a held handle whose node's owner lives.
+    @inline(__always)
+    func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
+        let index = Int(id.rawValue & (1 << HandleTable.indexBits - 1))
+        guard id.rawValue != 0, index < handlesMax else { throw Bus1Error.noSuchHandleToSend }
+        let entry = handlesBase + index
+        guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue else {
+            throw Bus1Error.noSuchHandleToSend
+        }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        return entry
     }
 
     /// This lane's way to where a handle leads.
@@ -59,6 +85,7 @@ final class LaneState {
     func loan(_ byteCount: Int, toward domain: DomainID, until deadline: Deadline) throws(Bus1Error) -> Slice {
         precondition(byteCount >= 0, "a slice has no negative size")
         let pool = try pool(toward: domain)
+        if deadline != .now { pool.waitWhileEnoughIsOut(byteCount) }
         while true {
             if let raw = try pool.loan(byteCount) { return Slice(raw, byteCount: byteCount, of: pool) }
             guard !deadline.hasPassed else {
@@ -79,12 +106,12 @@ final class LaneState {
     ) throws(Bus1Error) -> Bool {
         let producer = try producer(entry)
         var body = shmring_slice_ref()
-        guard let lent = try lend(slice, to: Int(entry.pointee.link), &body) else { return false }
+        guard let lender = try lend(slice, to: Int(entry.pointee.link), &body) else { return false }
         let result = shmring_producer_send(
             producer, core.clock, entry.pointee.grant, shmring_header_slice(), &body,
             UInt64(MemoryLayout<shmring_slice_ref>.size), &stamp)
         guard result != 0 else { return true }
-        _ = shmring_pool_take_back(lent.pool.pool, lent.number, &body)
+        _ = shmring_pool_take_back(lender.pool, lender.number, &body)
         guard result == Int32(SHMRING_E_FULL.rawValue) else { throw Bus1Error(result: result, "send a slice") }
         return false
     }
@@ -92,38 +119,46 @@ final class LaneState {
     /// Lends a slice on a link: the link's peer has been given its segment before. nil: all words of the board are out.
     func lend(
         _ slice: borrowing Slice, to index: Int, _ reference: inout shmring_slice_ref
-    ) throws(Bus1Error) -> (pool: SlicePool, number: UInt32)? {
-        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
-        let pool = slice.pool._withUnsafeGuaranteedRef { $0 }
-        guard pool.domain == link.domain, pools[pool.domain] === pool else {
+    ) throws(Bus1Error) -> Lender? {
+        let lender = try lender(index)
+        guard slice.poolPointer == lender.pool else {
             throw Bus1Error(.mismatch, "send a slice that was loaned for another trust domain or lane")
         }
-        let number = try pool.number(of: link, at: index)
-        try announce(slice.raw.segment, of: pool, number: number, to: link)
+        if !shmring_pool_is_announced(lender.pool, lender.number, slice.raw.segment) {
+            try announce(slice.raw.segment, lender, index)
+        }
         var raw = slice.raw
-        var result = shmring_pool_lend(pool.pool, number, &raw, UInt64(slice.byteCount), &reference)
+        var result = shmring_pool_lend(lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
         if result == Int32(SHMRING_E_FULL.rawValue) {
-            _ = shmring_pool_collect(pool.pool, true)
-            result = shmring_pool_lend(pool.pool, number, &raw, UInt64(slice.byteCount), &reference)
+            _ = shmring_pool_collect(lender.pool, true)
+            result = shmring_pool_lend(lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
         }
         if result == Int32(SHMRING_E_FULL.rawValue) { return nil }
         guard result == 0 else { throw Bus1Error(result: result, "lend a slice") }
-        return (pool, number)
+        return lender
+    }
+
+    private func lender(_ index: Int) throws(Bus1Error) -> Lender {
+        if index < lenders.count, let lender = lenders[index] { return lender }
+        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        let pool = try pool(toward: link.domain)
+        let made = Lender(pool: pool.pool, number: try pool.number(of: link, at: index), domain: link.domain)
+        while lenders.count <= index { lenders.append(nil) }
+        lenders[index] = made
+        return made
     }
 
     /// Gives the receiver a segment's descriptor, once.
-    private func announce(
-        _ segment: UInt32, of pool: SlicePool, number: UInt32, to link: Link
-    ) throws(Bus1Error) {
-        guard !shmring_pool_is_announced(pool.pool, number, segment) else { return }
+    private func announce(_ segment: UInt32, _ lender: Lender, _ index: Int) throws(Bus1Error) {
+        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
         var descriptor: Int32 = -1
         var byteCount: UInt64 = 0
-        var result = shmring_pool_segment(pool.pool, segment, &descriptor, &byteCount)
+        var result = shmring_pool_segment(lender.pool, segment, &descriptor, &byteCount)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
         let socket = try core.linkSocket(of: link)
         try LinkPacket(kind: .segment, segment: segment, byteCount: byteCount)
             .send(over: socket.descriptor, descriptor: descriptor)
-        result = shmring_pool_announced(pool.pool, number, segment)
+        result = shmring_pool_announced(lender.pool, lender.number, segment)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
     }
 
@@ -148,13 +183,13 @@ final class LaneState {
         var turn = 0
         var stamp: UInt64 = 0
         while true {
-            let entry = try core.usableEntry(handle)
-            if let link = core.link(at: Int(entry.pointee.link)),
-                link.domain != slice.pool._withUnsafeGuaranteedRef({ $0.domain })
-            {
-                // Payloads for different domains never share a segment, or one could read the other's.
+            let entry = try usableEntry(handle)
+            let lender = try lender(Int(entry.pointee.link))
+            if lender.pool != slice.poolPointer {
+                // Payloads for different domains never share a segment, or one could read the other's. Nor can another
+                // lane's ledger be written here.
                 foreignCopies += 1
-                let copy = try loan(slice.byteCount, toward: link.domain, until: deadline)
+                let copy = try loan(slice.byteCount, toward: lender.domain, until: deadline)
                 copy.raw.base.copyMemory(from: slice.raw.base, byteCount: slice.byteCount)
                 slice = copy
                 continue
@@ -181,6 +216,7 @@ final class LaneState {
         let producer = number == 0 ? linkProducer : index < producers.count ? producers[index] : nil
         if let producer { shmring_lane_forget(lane, producer) }
         for pool in pools.values { pool.forget(link: index) }
+        if index < lenders.count { lenders[index] = nil }
     }
 
     deinit {

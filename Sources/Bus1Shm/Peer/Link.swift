@@ -28,6 +28,8 @@ final class OwnRing {
     private let mapping: Mapping
     /// At a place that never moves: the inbox refers to it.
     let consumer: UnsafeMutablePointer<shmring_consumer>
+    /// Who writes into it, by sender index.
+    var senders: [Link?] = []
 
     /// Maps the ring and checks its geometry. `isForeign`: of another trust domain than the peer's own.
     init(_ offer: consuming RingOffer, isForeign: Bool) throws(Bus1Error) {

@@ -65,7 +65,7 @@ extension LaneState {
     private func fillLegs(_ handles: Span<HandleID>, _ byteCount: Int) throws(Bus1Error) -> Bool {
         var isShort = true
         for i in handles.indices {
-            let entry = try core.usableEntry(handles[i])
+            let entry = try usableEntry(handles[i])
             let producer = try producer(entry)
             legs[i].producer = producer
             legs[i].grant = entry.pointee.grant
@@ -79,12 +79,12 @@ extension LaneState {
         _ bytes: RawSpan, _ handles: Span<HandleID>, until deadline: Deadline
     ) throws(Bus1Error) -> Stamp {
         var slices: [DomainID: shmring_slice] = [:]
-        var lent: [(pool: SlicePool, number: UInt32)] = []
+        var lent: [Lender] = []
         references = Array(repeating: shmring_slice_ref(), count: handles.count)
         defer { for (domain, slice) in slices { pools[domain]!.end(slice) } }
         do throws(Bus1Error) {
             for i in handles.indices {
-                let index = Int(try core.usableEntry(handles[i]).pointee.link)
+                let index = Int(try usableEntry(handles[i]).pointee.link)
                 guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
                 let pool = try pool(toward: link.domain)
                 if slices[link.domain] == nil {
@@ -113,7 +113,7 @@ extension LaneState {
                 return try commit(handles, until: deadline)
             }
         } catch {
-            for (i, one) in lent.enumerated() { _ = shmring_pool_take_back(one.pool.pool, one.number, &references[i]) }
+            for (i, one) in lent.enumerated() { _ = shmring_pool_take_back(one.pool, one.number, &references[i]) }
             throw error
         }
     }
@@ -138,7 +138,7 @@ extension LaneState {
             attempt += 1
             let producer = legs[Int(failed)].producer!
             // A dead receiver makes no more room: every destination is looked at anew.
-            for i in handles.indices { _ = try core.usableEntry(handles[i]) }
+            for i in handles.indices { _ = try usableEntry(handles[i]) }
             // Two that get into each other's way meet again at different times.
             for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
             if attempt > 16 {

@@ -63,6 +63,8 @@ extension PeerCore {
         if let ring {
             let result = shmring_consumer_set_sender(ring.consumer, link.itsIndex, link.outbox, link.lanes)
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
+            while ring.senders.count <= Int(link.itsIndex) { ring.senders.append(nil) }
+            ring.senders[Int(link.itsIndex)] = link
         }
         add(link)
         link.producer.pointee.fetch_context = Unmanaged.passUnretained(self).toOpaque()

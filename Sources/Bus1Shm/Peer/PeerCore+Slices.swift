@@ -67,8 +67,8 @@ extension PeerCore {
 
     func link(sender: UInt32, ring: UInt32) -> Link? {
         guard Int(ring) < rings.count else { return nil }
-        let id = rings[Int(ring)].id
-        return links.first { $0.itsIndex == sender && $0.ownRing == id }
+        let senders = rings[Int(ring)].senders
+        return Int(sender) < senders.count ? senders[Int(sender)] : nil
     }
 
     private func reference(in message: UnsafePointer<shmring_message>) -> shmring_slice_ref? {

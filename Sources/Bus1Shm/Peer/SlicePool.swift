@@ -16,6 +16,9 @@ final class SlicePool: @unchecked Sendable {
     var untold: [(link: Int, segment: UInt32)] = []
     private let ended = Mutex<[Ended]>([])
 
+    /// How many stand in the list; written under its lock, read without.
+    private let endedCount: UnsafeMutablePointer<UInt32>
+
     private struct Ended: @unchecked Sendable {
         // @unchecked: a plain description of memory that nobody uses any more.
         let slice: shmring_slice
@@ -31,13 +34,16 @@ final class SlicePool: @unchecked Sendable {
         options.placement.numa_node = -1
         var made: OpaquePointer?
         let result = shmring_pool_init(&options, &made)
+        endedCount = .allocate(capacity: 1)
+        endedCount.initialize(to: 0)
         guard result == 0, let made else { throw Bus1Error(result: result, "make a pool") }
         pool = made
     }
 
     /// A slice of at least that size. nil: the quota is in use.
     func loan(_ byteCount: Int) throws(Bus1Error) -> shmring_slice? {
-        endEnded()
+        // Relaxed inside: a list that is missed now is taken with the next loan.
+        if shmring_load_relaxed_u32(endedCount) != 0 { endEnded() }
         var slice = shmring_slice()
         let result = shmring_pool_loan(pool, UInt64(byteCount), &slice)
         switch result {
@@ -47,17 +53,39 @@ final class SlicePool: @unchecked Sendable {
         }
     }
 
+    /// Some MiB in flight are enough for any throughput: more than the caches hold only makes every payload slower.
+    private static let inFlightEnough_bytes = 8 << 20
+    /// Turns to wait for slices to come back before more memory is used after all.
+    private static let patience = 2000
+
+    /// Gives receivers a moment to give back, where enough is out already. Tens of microseconds at most.
+    func waitWhileEnoughIsOut(_ byteCount: Int) {
+        var turn = 0
+        while turn < Self.patience {
+            let used = Int(usage.used_bytes)
+            guard used > 0, used + byteCount > Self.inFlightEnough_bytes else { return }
+            if shmring_pool_collect(pool, false) == 0 { shmring_pause() }
+            turn += 1
+        }
+    }
+
     func end(_ slice: shmring_slice) {
         var slice = slice
         shmring_pool_end(pool, &slice)
     }
 
     /// Ends a loan from any thread: the pool's own does it with its next loan.
-    func endLater(_ slice: shmring_slice) { ended.withLock { $0.append(Ended(slice: slice)) } }
+    func endLater(_ slice: shmring_slice) {
+        ended.withLock { list in
+            list.append(Ended(slice: slice))
+            shmring_store_relaxed_u32(endedCount, UInt32(list.count))
+        }
+    }
 
     private func endEnded() {
         let slices = ended.withLock { list in
             defer { list.removeAll(keepingCapacity: true) }
+            shmring_store_relaxed_u32(endedCount, 0)
             return list
         }
         for one in slices { end(one.slice) }
@@ -105,5 +133,8 @@ final class SlicePool: @unchecked Sendable {
         return usage
     }
 
-    deinit { shmring_pool_deinit(pool) }
+    deinit {
+        shmring_pool_deinit(pool)
+        endedCount.deallocate()
+    }
 }

@@ -111,6 +111,7 @@ struct shmring_inbox {
     uint32_t ready_first, ready_end, ready_capacity;
     uint32_t trouble_ring, trouble_sender; /* with E_CORRUPT and E_UNKNOWN_SENDER */
     uint32_t event_mode;  /* parks on event descriptors */
+    uint64_t yielded_at;  /* sequence when the processor was last offered to others */
     uint64_t park_number; /* the latest */
     struct shmring_inbox_counts counts;
 };
