@@ -33,8 +33,9 @@ rivals: ## Install the rivals' libraries and build the release with them.
 compare: ## Measure this tree against BASE=<commit>, interleaved.
 	@tools/compare "$(BASE)"
 
-format: ## Format the Swift sources in place.
+format: ## Format the Swift sources, and wrap C comments, in place.
 	@git ls-files "*.swift" | xargs swift format -i
+	@git ls-files "*.c" "*.h" | xargs tools/wrap-comments
 
 clean: ## Remove what was built.
 	rm -rf .build .build-* bench-out
