@@ -3,7 +3,7 @@
 
 #include "CShmRing.h"
 
-#define CELLS_PER_CHUNK 64u
+#define CELLS_PER_CHUNK 16u
 
 static struct shmring_cell *cell_at(const struct shmring_arena *arena, uint32_t chunk, uint32_t index)
 {

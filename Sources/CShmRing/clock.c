@@ -38,34 +38,20 @@ static bool kernel_trusts_tsc(void)
     (void)close(fd);
     return n >= 3 && strncmp(name, "tsc", 3) == 0;
 }
-
-/* Nanoseconds of a tick, 32.32, against CLOCK_MONOTONIC_RAW over some milliseconds. Only for showing
- * stamps as times; the order never uses it. */
-static uint64_t measure_tick(const struct shmring_clock *clock)
-{
-    uint64_t ns0 = read_ns(CLOCK_MONOTONIC_RAW), t0 = shmring_clock_now(clock), ns1, t1;
-    do {
-        ns1 = read_ns(CLOCK_MONOTONIC_RAW);
-        t1 = shmring_clock_now(clock);
-    } while (ns1 - ns0 < 200000);
-    return (uint64_t)(((unsigned __int128)(ns1 - ns0) << 32) / (t1 - t0));
-}
 #endif
 
 void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page)
 {
     struct shmring_clock clock = {.source = SHMRING_CLOCK_MONOTONIC};
-    uint64_t ns_per_tick_q32 = UINT64_C(1) << 32;
 #if defined(__x86_64__)
-    if (force == SHMRING_CLOCK_TSC || (force == 0 && kernel_trusts_tsc())) {
+    if (force == SHMRING_CLOCK_TSC || (force == 0 && kernel_trusts_tsc()))
         clock.source = SHMRING_CLOCK_TSC;
-        ns_per_tick_q32 = measure_tick(&clock);
-    }
 #else
     (void)force;
 #endif
     page->clock_source = clock.source;
-    page->ns_per_tick_q32 = ns_per_tick_q32;
+    page->ns_base = read_ns(CLOCK_BOOTTIME);
+    page->ticks_base = shmring_clock_now(&clock);
     page->epoch = 1;
 }
 
@@ -75,7 +61,8 @@ int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clo
     *clock = (struct shmring_clock){
         .source = shmring_load_relaxed_u32(&page->clock_source),
         .coarse_ns = shmring_load_relaxed_u32(&page->clock_coarse_ns),
-        .ns_per_tick_q32 = shmring_load_relaxed(&page->ns_per_tick_q32),
+        .ticks_base = shmring_load_relaxed(&page->ticks_base),
+        .ns_base = shmring_load_relaxed(&page->ns_base),
     };
 #if defined(__x86_64__)
     if (clock->source == SHMRING_CLOCK_TSC)
@@ -86,11 +73,13 @@ int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clo
 
 uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp)
 {
-    /* From now on back, not from the bus's beginning on: the error of the measured tick then grows
-     * with the stamp's age only. */
+    /* The tick's length is what has passed since the bus began: nothing has to be measured first, and
+     * what a young bus knows badly it needs only for young stamps. */
     uint64_t now_ns = read_ns(CLOCK_BOOTTIME), now = shmring_clock_now(clock);
-    __int128 ticks = (__int128)stamp - (__int128)now;
-    return (uint64_t)((__int128)now_ns + ((ticks * (__int128)clock->ns_per_tick_q32) >> 32));
+    __int128 ticks = (__int128)now - (__int128)clock->ticks_base;
+    __int128 ns = (__int128)now_ns - (__int128)clock->ns_base;
+    __int128 age = (__int128)now - (__int128)stamp;
+    return (uint64_t)((__int128)now_ns - (ticks > 0 ? age * ns / ticks : age));
 }
 
 const char *shmring_clock_source_name(uint32_t source)

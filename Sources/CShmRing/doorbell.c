@@ -140,9 +140,9 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
             spin_until = spin_ns > UINT64_MAX - now ? UINT64_MAX : now + spin_ns;
         if (now < spin_until)
             continue;
-        /* Something came since the last sleep: whoever shares this processor may go first, and more has
+        /* Several came since the last sleep: whoever shares this processor may go first, and more has
          * come when the turn is back. Receivers that share one would sleep and wake for each message. */
-        if (spin_ns == 0 && inbox->yielded_at != inbox->sequence) {
+        if (spin_ns == 0 && inbox->sequence - inbox->yielded_at >= 2) {
             inbox->yielded_at = inbox->sequence;
             (void)sched_yield();
             continue;

@@ -193,19 +193,26 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     private func note(_ check: inout bench_check, _ bytes: UInt64) throws -> UInt64 {
         while true {
             switch sleepsOnDescriptor ? try receiveInLoop() : try peer.receive() {
-            case .message(let message):
-                guard UInt64(message.byteCount) == bytes else {
-                    throw BenchError("a payload of \(message.byteCount) B, not \(bytes)")
-                }
-                var sequence: UInt64 = 0
-                let sum = message.payload.withUnsafeBytes {
-                    bench_read($0.baseAddress!, bytes, &sequence)
-                }
-                bench_check_note(&check, sequence, sum)
-                return sequence
+            case .message(let message): return try note(message, &check, bytes)
             case .notice: continue
             }
         }
+    }
+
+    /// A borrowed parameter: a span of a `let` would be allocated for each message (Swift 6.3).
+    @inline(__always)
+    private func note(
+        _ message: borrowing Message, _ check: inout bench_check, _ bytes: UInt64
+    ) throws -> UInt64 {
+        guard UInt64(message.byteCount) == bytes else {
+            throw BenchError("a payload of \(message.byteCount) B, not \(bytes)")
+        }
+        var sequence: UInt64 = 0
+        let sum = message.payload.withUnsafeBytes {
+            bench_read($0.baseAddress!, bytes, &sequence)
+        }
+        bench_check_note(&check, sequence, sum)
+        return sequence
     }
 
     /// As an event loop does that has nothing else to wait for.
@@ -311,9 +318,10 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     private func sendSlices(_ job: inout bench_job) throws -> bench_outcome {
         var outcome = bench_outcome()
         let bytes = Int(job.payload_bytes)
+        let deadline = Deadline.after(.seconds(3600))
         outcome.begin = bench_ticks()
         for i in 0..<job.count {
-            var slice = try peer.loan(bytes, until: .after(.seconds(20)))
+            var slice = try peer.loan(bytes, until: deadline)
             var room = slice.bytes
             outcome.sum &+= room.withUnsafeMutableBytes {
                 bench_fill($0.baseAddress!, job.payload_bytes, job.first_sequence + i)

@@ -108,7 +108,7 @@ final class PeerCore: @unchecked Sendable {
         var clock = shmring_clock()
         let attached = shmring_clock_attach(UnsafePointer(busMapping.base(as: shmring_bus_page.self)), &clock)
         guard attached == 0 else { throw Bus1Error(result: attached, "attach to the bus's clock") }
-        guard let arena = shmring_arena_create(SHMRING_SLOT_BYTES_MAX) else {
+        guard let arena = shmring_arena_create(welcome.slotBytes) else {
             throw Bus1Error(.system, operation, errno: ENOMEM)
         }
 

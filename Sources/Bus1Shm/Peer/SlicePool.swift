@@ -54,16 +54,17 @@ final class SlicePool: @unchecked Sendable {
     }
 
     /// Some MiB in flight are enough for any throughput: more than the caches hold only makes every payload slower.
-    private static let inFlightEnough_bytes = 8 << 20
+    private static func enoughInFlight_bytes(_ byteCount: Int) -> Int { min(8 << 20, max(4 << 20, 8 * byteCount)) }
     /// Turns to wait for slices to come back before more memory is used after all.
     private static let patience = 2000
 
     /// Gives receivers a moment to give back, where enough is out already. Tens of microseconds at most.
     func waitWhileEnoughIsOut(_ byteCount: Int) {
+        let enough = Self.enoughInFlight_bytes(byteCount)
         var turn = 0
         while turn < Self.patience {
             let used = Int(usage.used_bytes)
-            guard used > 0, used + byteCount > Self.inFlightEnough_bytes else { return }
+            guard used > 0, used + byteCount > enough else { return }
             if shmring_pool_collect(pool, false) == 0 { shmring_pause() }
             turn += 1
         }

@@ -22,7 +22,7 @@
 struct shmring_clock {
     uint32_t source;    /* enum shmring_clock_source */
     uint32_t coarse_ns; /* tests only: readings are rounded down to a multiple; 0 in life */
-    uint64_t ns_per_tick_q32; /* only for showing stamps as times */
+    uint64_t ticks_base, ns_base; /* only for showing stamps as times */
 };
 
 /* Chooses the source for a new bus: reads sysfs. `force`: 0 or an enum shmring_clock_source. */

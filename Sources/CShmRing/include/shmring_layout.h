@@ -188,8 +188,9 @@ struct shmring_bus_page {
     uint32_t clock_source;        /* broker: enum shmring_clock_source, fixed within an epoch */
     uint32_t clock_coarse_ns;     /* broker: tests: round readings down to this; 0 in life */
     uint64_t epoch;               /* broker: begins at 1 */
-    uint64_t ns_per_tick_q32;     /* broker: nanoseconds of a tick, 32.32 fixed point */
-    uint64_t pad0[5];
+    uint64_t ticks_base;          /* broker: a reading of the clock when the bus began, */
+    uint64_t ns_base;             /* broker: and CLOCK_BOOTTIME at that reading */
+    uint64_t pad0[4];
     uint64_t death; /* broker: commit word of the latest death; layout as in an outbox */
     uint64_t dead_peer; /* broker: whose */
     uint64_t pad1[14];
