@@ -135,7 +135,8 @@ static bool retire_first(struct shmring_consumer *consumer)
         return false;
     /* SYNC R5a relaxed (released by R5), pairs with R4: who reads the head that makes room on this
      * index for the next lap finds the index out of service, and the word that says that one is. */
-    shmring_store_relaxed(&consumer->resume[first->position & consumer->mask], UINT64_MAX);
+    shmring_store_relaxed(&consumer->resume[first->position & consumer->mask],
+                          SHMRING_RESUME_NEVER | first->position);
     consumer->retired[consumer->retired_count++] = *first;
     shmring_store_relaxed(&consumer->control->out_of_service, 1);
     consumer->open_first++;

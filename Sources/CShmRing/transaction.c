@@ -62,7 +62,8 @@ static bool is_passed(const struct shmring_lane_slot *slot)
     /* SYNC R9 acquire, pairs with R8 in shmring_consumer_return_to_service. A slot written late is
      * below head because its index is out of service, until its message is delivered. Without it a
      * late message could be judged by a later transaction's commit. */
-    return shmring_load_acquire(&producer->resume[slot->position & producer->mask]) != UINT64_MAX;
+    return shmring_load_acquire(&producer->resume[slot->position & producer->mask]) !=
+           (SHMRING_RESUME_NEVER | slot->position);
 }
 
 /* Frees the oldest word, or, if a destination has not passed its slot, makes it the youngest and

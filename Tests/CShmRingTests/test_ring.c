@@ -39,7 +39,7 @@ static void set_control(struct fixture *f, uint64_t head, uint64_t tail)
 /* The consumer's word of this position's index: what is below `resume` is a hole. */
 static void take_out_of_service(struct fixture *f, uint64_t position)
 {
-    f->ring.consumer.resume[position % CAPACITY] = UINT64_MAX;
+    f->ring.consumer.resume[position % CAPACITY] = SHMRING_RESUME_NEVER | position % CAPACITY;
     f->ring.control->out_of_service = 1;
     KIT_MUST(shmring_producer_init(&f->producer, &f->ring.mapping, f->word, 5));
 }

@@ -59,7 +59,7 @@ static void an_unwritten_slot_leaves_the_head_free_after_an_eighth_of_a_lap(void
     pass(&f, 3);
     CHECK(f.ring.control->head > position);
     CHECK_EQ(f.ring.control->out_of_service, 1);
-    CHECK_EQ(f.ring.consumer.resume[position % CAPACITY], UINT64_MAX);
+    CHECK_EQ(f.ring.consumer.resume[position % CAPACITY], SHMRING_RESUME_NEVER | position);
     pass(&f, 10 * CAPACITY);
     CHECK(f.receiver.inbox.counts.holes >= 9);
     /* Nobody wrote there, however often it came by. */
@@ -118,6 +118,31 @@ static void a_batch_over_an_index_out_of_service_is_delivered_whole(void)
         }
     }
     CHECK_EQ(kit_take(&f.receiver, &f.message), SHMRING_E_EMPTY);
+    tear_down(&f);
+}
+
+static void a_batch_that_is_itself_out_of_service_loses_no_message(void)
+{
+    struct fixture f;
+    struct shmring_batch batch;
+    set_up(&f, CAPACITY);
+    (void)kit_claim(&f.slow, f.slow_word);
+    pass(&f, 2 * CAPACITY); /* something is out of service, and the batch's sender knows */
+    KIT_MUST(shmring_producer_init(&f.slow, &f.ring.mapping, f.slow_word + 1, 5));
+    REQUIRE(shmring_batch_begin(&f.slow, 4, &batch) == SHMRING_OK);
+    uint64_t value = 70000;
+    CHECK_EQ(shmring_batch_put(&f.slow, &batch, 1, &value, 8), SHMRING_OK);
+    pass(&f, 2 * CAPACITY);
+    CHECK(f.ring.consumer.retired_count > 4);
+    for (value = 70001; value < 70004; value++)
+        CHECK_EQ(shmring_batch_put(&f.slow, &batch, 1, &value, 8), SHMRING_OK);
+    (void)shmring_batch_commit(&f.slow, &f.clock, &batch);
+    for (value = 70000; value < 70004; value++) {
+        REQUIRE(kit_take(&f.receiver, &f.message) == SHMRING_OK);
+        CHECK_EQ(f.message.m.body[0], value);
+    }
+    CHECK_EQ(kit_take(&f.receiver, &f.message), SHMRING_E_EMPTY);
+    CHECK_EQ(f.ring.consumer.retired_count, 1);
     tear_down(&f);
 }
 
@@ -278,6 +303,7 @@ static void head_is_published_before_the_receiver_sleeps(void)
 CHECK_MAIN(RUN(an_unwritten_slot_leaves_the_head_free_after_an_eighth_of_a_lap),
            RUN(what_is_written_late_is_delivered_once_and_its_index_comes_back_a_lap_ahead),
            RUN(a_batch_over_an_index_out_of_service_is_delivered_whole),
+           RUN(a_batch_that_is_itself_out_of_service_loses_no_message),
            RUN(at_most_64_indices_are_out_of_service_and_the_next_one_fills_the_ring),
            RUN(a_burial_ends_what_nobody_will_write),
            RUN(a_burial_spares_what_was_written_after_all_and_what_it_does_not_know),

@@ -90,8 +90,11 @@ _Static_assert(offsetof(struct shmring_ring_control, doorbell) == 512, "apart fr
 /* A park number's top bit says that the consumer sleeps on its event descriptor, not on the futex. */
 #define SHMRING_PARKED_ON_EVENT (UINT64_C(1) << 63)
 
-/* Behind the control page: uint64_t resume[capacity], written by the consumer only. A position below
- * resume[its index] is a hole. Behind that, from the next page on: the slots. */
+/* Behind the control page: uint64_t resume[capacity], written by the consumer only. An index out of
+ * service holds SHMRING_RESUME_NEVER | the position that was left unwritten, and later positions of
+ * it are holes; back in service it holds the first position that is none. The position itself is not
+ * a hole: its claimer may still write it. Behind that, from the next page on: the slots. */
+#define SHMRING_RESUME_NEVER (UINT64_C(1) << 63)
 #define SHMRING_RESUME_OFFSET SHMRING_PAGE_BYTES
 
 /* A slot: three words, then the body. */

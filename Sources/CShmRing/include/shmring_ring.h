@@ -251,7 +251,10 @@ SHMRING_INLINE bool shmring_producer_is_hole(const struct shmring_producer *prod
         return false;
     /* Relaxed: R5a stored it before the head that made room for the position. That the index has gone
      * back into service meanwhile changes no answer: it does so a lap beyond every claim. */
-    return position < shmring_load_relaxed(&producer->resume[position & producer->mask]);
+    uint64_t resume = shmring_load_relaxed(&producer->resume[position & producer->mask]);
+    /* Out of service because of this very position, whose sender was slow: no hole. Taken for one,
+     * its message would be lost, and the index with it. */
+    return position < resume && resume != (SHMRING_RESUME_NEVER | position);
 }
 
 /* ---- batches -------------------------------------------------------------------------------- */
