@@ -123,7 +123,7 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
 {
     uint64_t spin_until = 0;
     for (uint64_t turn = 1;; turn++) {
-        int result = shmring_inbox_take(inbox, message);
+        int result = shmring_inbox_spin(inbox, message, spin_ns != 0 ? 1 : 0);
         if (result != SHMRING_E_EMPTY)
             return result;
         if (attention_changed(inbox))

@@ -1,4 +1,4 @@
-import Bus1Shm
+@_spi(Hostile) import Bus1Shm
 import CBench
 import Glibc
 
@@ -352,6 +352,8 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         case ("huge-send", _): return try takeHuge()
         case ("released-handle", .send), ("released-handle", .ping): return try sendAfterRelease()
         case ("released-handle", _): return try takeUntilLast()
+        case ("forged-node", .send), ("forged-node", .ping): return try sendForged()
+        case ("forged-node", _): return try takeUntilLast(isJudge: true)
         default: throw BenchError("bus1 knows no probe \(name)")
         }
     }
@@ -428,13 +430,23 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         return ["refused": refused]
     }
 
-    private func takeUntilLast() throws -> [String: Double] {
+    /// Messages under grants that nobody gave, between honest ones.
+    private func sendForged() throws -> [String: Double] {
+        for distance in [1, 2, 100, 1 << 20, 1 << 31] as [UInt32] {
+            try peer.send(UInt64(1), to: handles[0].handle)
+            try peer.sendForged(UInt64(2), grantsBeyond: distance, to: handles[0].handle)
+        }
+        try peer.send(UInt64(3), to: handles[0].handle)
+        return [:]
+    }
+
+    private func takeUntilLast(isJudge: Bool = false) throws -> [String: Double] {
         var strays = 0.0
         while true {
             guard case .message(let message) = try peer.receive() else { continue }
             let value = try message.load(as: UInt64.self)
             if value == 2 { strays += 1 }
-            if value == 3 { return strays == 0 ? [:] : ["refused": 0] }
+            if value == 3 { return strays > 0 ? ["refused": 0] : isJudge ? ["refused": 1] : [:] }
         }
     }
 

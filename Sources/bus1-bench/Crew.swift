@@ -178,7 +178,7 @@ final class Crew {
             guard case .probed(let values) = try answer(of: member) else {
                 throw BenchError("a worker gave the wrong answer")
             }
-            found.merge(values) { old, _ in old }
+            found.merge(values) { min($0, $1) }
         }
         return found
     }

@@ -34,7 +34,7 @@ extension Peer {
     public func receive(until deadline: Deadline = .never) throws(Bus1Error) -> Delivery {
         let hot = hot.pointee
         let cell = hot.arena.pointee.current!
-        let result = shmring_inbox_spin(hot.inbox, shmring_cell_message(cell), hot.spin_ns == 0 ? 0 : 1024)
+        let result = shmring_inbox_spin(hot.inbox, shmring_cell_message(cell), hot.spin_ns == 0 ? 0 : 64)
         if _fastPath(result == 0), let message = accept(cell) { return .message(message) }
         guard let delivery = try receiveSlowly(result, until: deadline) else {
             throw Bus1Error.timedOutToReceive

@@ -118,6 +118,23 @@ extension Peer {
     }
 }
 
+extension Peer {
+    /// Writes what an honest peer never does: a message under a grant that this peer was not given. For showing that
+    /// the receiver's check drops it; any process can do this to rings that it may write to.
+    @_spi(Hostile)
+    public func sendForged<T: BitwiseCopyable>(
+        _ value: T, grantsBeyond distance: UInt32, to handle: borrowing Handle
+    ) throws(Bus1Error) {
+        var value = value
+        let producer = try usableProducer(handle.entry, handle.id)
+        var stamp: UInt64 = 0
+        let result = shmring_producer_send(
+            producer, hot.pointee.clock, handle.entry.pointee.grant &+ distance, 0, &value,
+            UInt64(MemoryLayout<T>.size), &stamp)
+        guard result == 0 else { throw Bus1Error.send(result) }
+    }
+}
+
 extension Bus1Error {
     @usableFromInline static let noSuchHandleToSend = Bus1Error(.noSuchHandle, "send")
     @usableFromInline static let nodeReleasedToSend = Bus1Error(.nodeReleased, "send")
