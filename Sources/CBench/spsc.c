@@ -213,6 +213,8 @@ BENCH_INLINE void receive(const struct bench_spsc *ring, uint32_t slot_bytes,
             loop(ring, 64, 40, job, outcome);                                                      \
         else if (ring->slot_bytes == 64 && job->payload_bytes == 64)                               \
             loop(ring, 64, 64, job, outcome);                                                      \
+        else if (ring->slot_bytes == 128 && job->payload_bytes == 40)                              \
+            loop(ring, 128, 40, job, outcome);                                                     \
         else if (ring->slot_bytes == 128 && job->payload_bytes == 64)                              \
             loop(ring, 128, 64, job, outcome);                                                     \
         else                                                                                       \

@@ -62,6 +62,10 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         var options = Peer.Options()
         if post.options["spin"] == 1 { options.spin = .seconds(3600) }
         if post.options["park"] == 1 || post.options["event"] == 1 { options.spin = .zero }
+        // Compared with a plain ring of slots of the same size; otherwise the default counts.
+        if post.shape.workload == .stream, post.shape.payloadBytes + 24 <= post.shape.slotBytes {
+            options.slotBytes = post.shape.slotBytes
+        }
         sleepsOnDescriptor = post.options["event"] == 1
         peer = try Peer(on: bus, options)
         node = try peer.makeNode()
