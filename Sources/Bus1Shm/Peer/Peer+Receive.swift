@@ -99,7 +99,7 @@ extension PeerCore {
                 if let message = try acceptSlowly(cell) { return .message(message) }
             case Int32(SHMRING_E_EMPTY.rawValue):
                 if !notices.isEmpty {
-                    // Behind everything that was written before; only the exact way says that nothing is left.
+                    // Only the exact way says that nothing is left.
                     result = shmring_inbox_take_slow(inbox, shmring_cell_message(cell), true)
                     guard result == Int32(SHMRING_E_EMPTY.rawValue) else { continue }
                     return .notice(notices.removeFirst())
@@ -130,7 +130,10 @@ extension PeerCore {
             if !departed.isEmpty { forgetDeparted() }
             trimPools()
             let message = shmring_cell_message(hot.pointee.arena.pointee.current)!
-            if waiting {
+            if !notices.isEmpty {
+                // No waiting: there is something to tell, behind everything that was written before.
+                result = shmring_inbox_take_slow(inbox, message, true)
+            } else if waiting {
                 // Claims of the dead are asked for again soon; idle memory is given back soon.
                 let soon = hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(20)) : .never
                 let until = Deadline.earlier(deadline, soon)

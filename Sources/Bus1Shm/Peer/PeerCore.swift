@@ -222,6 +222,8 @@ final class PeerCore: @unchecked Sendable {
 
     deinit {
         close()
+        // A link of the peer to itself and its ring refer to each other.
+        for ring in rings + severed { ring.senders = [] }
         shmring_inbox_deinit(inbox)
         inbox.deallocate()
         shmring_lane_deinit(lane)
