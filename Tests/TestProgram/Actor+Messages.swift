@@ -142,7 +142,8 @@
         }
 
         /// KINDS TAG FILE [COUNT]: sends to all handles, one kind after the other, until it is
-        /// killed, or COUNT times and then the end. KINDS: numbers with commas.
+        /// killed, or COUNT times and, unless a
+        /// further word follows, then the end. KINDS: numbers with commas.
         func forever(_ words: [String]) throws -> String {
             let kinds = words[0].split(separator: ",").map { ItemKind(rawValue: UInt32($0)!)! }
             let tag = UInt32(words[1])!
@@ -166,7 +167,9 @@
                     progress[kind] = sequence
                 }
             }
-            try send(Item(tag, .end, 0), size: 16, to: handles, until: deadline)
+            if words.count < 5 {
+                try send(Item(tag, .end, 0), size: 16, to: handles, until: deadline)
+            }
             return ""
         }
 

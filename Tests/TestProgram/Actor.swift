@@ -20,6 +20,10 @@
         final class MessageBox {
             let message: Message
             init(_ message: consuming Message) { self.message = message }
+            var item: Item? { Self.item(of: message) }
+            private static func item(of message: borrowing Message) -> Item? {
+                message.payload.withUnsafeBytes { Item($0) }
+            }
         }
         final class ChildBox {
             let child: Bus1Shm.Child
@@ -102,6 +106,7 @@
             case "forward": return try forward(to: handles[Int(words[0])!])
             case "receive": return try receiveOne(until: ms(words[0]))
             case "hold": return try hold(until: ms(words[0]))
+            case "held": return heldItems()
             case "letgo":
                 messages = []
                 return ""
