@@ -35,7 +35,7 @@ public struct Bus1Error: Error, Sendable {
         case noSuchName = 13
         /// The name is published already.
         case nameTaken = 14
-        /// This process was forked from the one that made the object; make a new peer here.
+        /// This process was forked from one that was on the bus: it can do nothing here before it executes a program.
         case forked = 15
     }
 

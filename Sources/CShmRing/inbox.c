@@ -540,6 +540,8 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
 
 int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact)
 {
+    if (shmring_unlikely(inbox->ring_count == 0) && shmring_forked())
+        return SHMRING_E_FORKED; /* the caller keeps the inbox where a fork wipes it */
     for (int looked = 0;; looked++) {
         if (inbox->ready_first != inbox->ready_end) {
             int result = deliver_ready(inbox, message);

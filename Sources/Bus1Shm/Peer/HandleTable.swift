@@ -32,6 +32,8 @@ final class HandleTable: @unchecked Sendable {
         let memory = mmap(
             nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         precondition(memory != MAP_FAILED, "no address space for \(self.countMax) handles")
+        // A forked child holds none: every send there fails at the first comparison, at no cost here.
+        madvise(memory, byteCount, MADV_WIPEONFORK)
         base = memory!.assumingMemoryBound(to: HandleEntry.self)
         free = Mutex(FreeList())
     }

@@ -1,4 +1,5 @@
 import CShmRing
+import Glibc
 
 /// Shared memory that this process has mapped, and its one owner. Dropping it unmaps it.
 struct Mapping: ~Copyable {
@@ -26,4 +27,17 @@ struct Mapping: ~Copyable {
         var raw = raw
         shmring_segment_unmap(&raw)
     }
+}
+
+/// Private memory for one value, empty in a forked child: what it refers to is not mapped there.
+enum WipedOnFork {
+    static func allocate<T>(_ operation: StaticString) throws(Bus1Error) -> UnsafeMutablePointer<T> {
+        let memory = mmap(
+            nil, MemoryLayout<T>.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let memory, memory != MAP_FAILED else { throw Bus1Error(.system, operation, errno: errno) }
+        madvise(memory, MemoryLayout<T>.size, MADV_WIPEONFORK)
+        return memory.assumingMemoryBound(to: T.self)
+    }
+
+    static func deallocate<T>(_ pointer: UnsafeMutablePointer<T>) { munmap(pointer, MemoryLayout<T>.size) }
 }

@@ -136,7 +136,10 @@ extension Peer {
 }
 
 extension Bus1Error {
-    @usableFromInline static let noSuchHandleToSend = Bus1Error(.noSuchHandle, "send")
+    /// In a forked child the table of handles is empty.
+    @usableFromInline static var noSuchHandleToSend: Bus1Error {
+        @inline(never) get { Bus1Error(shmring_forked() ? .forked : .noSuchHandle, "send") }
+    }
     @usableFromInline static let nodeReleasedToSend = Bus1Error(.nodeReleased, "send")
 
     @usableFromInline @inline(never)

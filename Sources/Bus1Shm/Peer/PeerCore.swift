@@ -90,6 +90,7 @@ final class PeerCore: @unchecked Sendable {
     }
 
     init(_ bus: Bus, _ options: Peer.Options, ticket: Ticket, until deadline: Deadline) throws(Bus1Error) {
+        guard !shmring_forked() else { throw Bus1Error(.forked, "join the bus") }
         var wishes = ControlOptions()
         wishes.slots = UInt32(clamping: options.slots)
         wishes.slotBytes = UInt32(clamping: options.slotBytes)
@@ -122,7 +123,7 @@ final class PeerCore: @unchecked Sendable {
         self.clock = .allocate(capacity: 1)
         self.clock.initialize(to: clock)
         outbox = outboxMapping.base(as: shmring_outbox.self)
-        inbox = .allocate(capacity: 1)
+        inbox = try WipedOnFork.allocate(operation)
         let page = busMapping.base(as: shmring_bus_page.self)
         shmring_inbox_init(
             inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
@@ -225,7 +226,7 @@ final class PeerCore: @unchecked Sendable {
         // A link of the peer to itself and its ring refer to each other.
         for ring in rings + severed { ring.senders = [] }
         shmring_inbox_deinit(inbox)
-        inbox.deallocate()
+        WipedOnFork.deallocate(inbox)
         shmring_lane_deinit(lane)
         lane.deallocate()
         shmring_arena_close(hot.pointee.arena)
