@@ -229,12 +229,16 @@
         }
     }
 
-    /// A child that does nothing for a minute, and its process ID. Swift hides fork, for good
-    /// reasons.
-    private func forkIdleChild() -> Int32 {
+    /// fork(2). Swift hides it, for good reasons.
+    func forkChild() -> Int32 {
         typealias Fork = @convention(c) () -> Int32
         let fork = unsafeBitCast(dlsym(nil, "fork"), to: Fork.self)
-        let pid = fork()
+        return fork()
+    }
+
+    /// A child that does nothing for a minute, and its process ID.
+    private func forkIdleChild() -> Int32 {
+        let pid = forkChild()
         if pid == 0 {
             alarm(60)
             while true { pause() }

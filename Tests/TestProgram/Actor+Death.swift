@@ -66,7 +66,6 @@
             }.joined(separator: " ")
         }
 
-        func callInForkedChild() throws -> String { "" }
         func misbehave(_ verb: String, _ words: [String]) throws -> String { "unknown" }
     }
 #endif
