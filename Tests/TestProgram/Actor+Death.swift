@@ -66,6 +66,5 @@
             }.joined(separator: " ")
         }
 
-        func misbehave(_ verb: String, _ words: [String]) throws -> String { "unknown" }
     }
 #endif

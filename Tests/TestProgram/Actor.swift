@@ -117,7 +117,8 @@
             case "lendall": return try lendAll(words)
             case "die": try die(words)
             case "fork": return try callInForkedChild()
-            default: return try misbehave(verb, words)
+            case "attack": return try attack(words[0], Dice(UInt64(words[1])!))
+            default: return "unknown"
             }
         }
 
