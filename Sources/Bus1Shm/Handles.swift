@@ -43,6 +43,7 @@ public struct Handle: ~Copyable, @unchecked Sendable {
 /// *Corresponds to a bus1 node.*
 public struct Node: ~Copyable, @unchecked Sendable {
     // @unchecked: the release is handed to the peer's own domain under a lock.
+    /// Names the node in messages and lists.
     public let id: NodeID
     let core: PeerCore
 

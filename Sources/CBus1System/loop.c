@@ -7,8 +7,8 @@
 
 int bus1_sys_loop_create(bool allow_uring, struct bus1_sys_loop **loop_out)
 {
-    /* Whatever keeps io_uring from working (not compiled in, forbidden by sysctl or seccomp, too little
-     * memory that may be locked), epoll does the same. */
+    /* Whatever keeps io_uring from working (not compiled in, forbidden by sysctl or seccomp, too
+     * little memory that may be locked), epoll does the same. */
     if (allow_uring && loop_uring_create(loop_out) == 0)
         return 0;
     return loop_epoll_create(loop_out);

@@ -1,4 +1,5 @@
-/* loop_epoll.c - readiness from epoll; what is ready is done here, so that both loops report the same. */
+/* loop_epoll.c - readiness from epoll; what is ready is done here, so that both loops report the
+ * same. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

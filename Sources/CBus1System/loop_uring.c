@@ -1,8 +1,8 @@
 /*
  * loop_uring.c - accept, recvmsg, poll and timeout in one io_uring.
  *
- * Each thing asked for is an operation of its own, which lives until the kernel has reported its last
- * completion: it may write into the operation's buffer until then.
+ * Each thing asked for is an operation of its own, which lives until the kernel has reported its
+ * last completion: it may write into the operation's buffer until then.
  */
 #include <errno.h>
 
@@ -135,8 +135,8 @@ static void operation_forget(struct uring_loop *loop, struct operation *operatio
         return; /* it is ignored when it completes */
     io_uring_prep_cancel(sqe, operation, 0);
     io_uring_sqe_set_data(sqe, NULL);
-    /* Now, because the caller is about to close the descriptor, and the operation would keep what is
-     * behind it open. */
+    /* Now, because the caller is about to close the descriptor, and the operation would keep what
+     * is behind it open. */
     (void)io_uring_submit(&loop->ring);
 }
 
@@ -180,8 +180,8 @@ static bool complete(struct uring_loop *loop, struct operation *operation, int r
         if (operation->kind == BUS1_SYS_EVENT_PACKET)
             loop_packet_report(operation->packet, result, event_out);
     }
-    /* Given to the kernel again by the next call: the caller reads the buffer until then. Freed there,
-     * too, when it has come to its end. */
+    /* Given to the kernel again by the next call: the caller reads the buffer until then. Freed
+     * there, too, when it has come to its end. */
     if (!more) {
         operation->forgotten = ends && !again;
         make_idle(loop, operation);
@@ -260,7 +260,8 @@ int loop_uring_create(struct bus1_sys_loop **loop_out)
         free(loop);
         return error;
     }
-    /* Without it a timeout would be an operation of its own, which these few lines do not expect. */
+    /* Without it a timeout would be an operation of its own, which these few lines do not
+     * expect. */
     if ((loop->ring.features & IORING_FEAT_EXT_ARG) == 0) {
         io_uring_queue_exit(&loop->ring);
         free(loop);

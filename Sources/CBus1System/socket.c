@@ -68,7 +68,8 @@ int bus1_sys_socket_listen(int directory_fd, const char *name, int *fd_out)
     error = packet_socket(&fd);
     if (error != 0)
         return error;
-    /* The lock is held: what bears the passing name was left by a dead process of the same number. */
+    /* The lock is held: what bears the passing name was left by a dead process of the same
+     * number. */
     (void)unlinkat(directory_fd, passing, 0);
     if (bind(fd, (const struct sockaddr *)&address, length) != 0) {
         error = -errno;
@@ -199,8 +200,8 @@ void bus1_sys_socket_narrow(int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least));
 }
 
-/* Takes the descriptors out of a received message, and returns how many there were. Those beyond the
- * array's room are closed. */
+/* Takes the descriptors out of a received message, and returns how many there were. Those beyond
+ * the array's room are closed. */
 static int descriptors_take(struct msghdr *message, int fds_out[BUS1_SYS_DESCRIPTORS_MAX])
 {
     int count = 0;

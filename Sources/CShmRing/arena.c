@@ -5,7 +5,8 @@
 
 #define CELLS_PER_CHUNK 16u
 
-static struct shmring_cell *cell_at(const struct shmring_arena *arena, uint32_t chunk, uint32_t index)
+static struct shmring_cell *cell_at(const struct shmring_arena *arena, uint32_t chunk,
+                                    uint32_t index)
 {
     return (struct shmring_cell *)(void *)(arena->chunks[chunk] +
                                            (size_t)index * arena->cell_bytes);
@@ -55,8 +56,9 @@ static void destroy(struct shmring_arena *arena)
 
 void shmring_arena_close(struct shmring_arena *arena)
 {
-    /* SYNC A4 release, pairs with A5: the count is there before a giver learns from A1 that its cell is
-     * an orphan. One more than there are, so that none frees the arena before all are counted. */
+    /* SYNC A4 release, pairs with A5: the count is there before a giver learns from A1 that its
+     * cell is an orphan. One more than there are, so that none frees the arena before all are
+     * counted. */
     shmring_store_release_u32(&arena->orphans, CELLS_PER_CHUNK * arena->chunk_count + 1);
     uint32_t not_out = 1;
     for (uint32_t c = 0; c < arena->chunk_count; c++)
@@ -114,8 +116,8 @@ int shmring_arena_keep(struct shmring_arena *arena)
 
 void shmring_arena_free_orphan(struct shmring_arena *arena)
 {
-    /* SYNC A5 acq_rel, pairs with itself in other givers: who brings the count to 0 comes after the last
-     * use of every cell, and frees them. */
+    /* SYNC A5 acq_rel, pairs with itself in other givers: who brings the count to 0 comes after the
+     * last use of every cell, and frees them. */
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, UINT32_MAX) == 1)
         destroy(arena);
 }

@@ -16,10 +16,10 @@ static uint64_t read_ns(clockid_t id)
 
 uint64_t shmring_clock_monotonic(uint32_t coarse_ns)
 {
-    /* SYNC T2 complete, then clock read, pairs with T3 and C3 as T1 does: the reading comes after every
-     * earlier access has completed and before every later one begins. A memory barrier is not enough
-     * on arm64, where it does not hold back the reading of a counter, nor is the isb of the vDSO,
-     * which does not wait for stores. */
+    /* SYNC T2 complete, then clock read, pairs with T3 and C3 as T1 does: the reading comes after
+     * every earlier access has completed and before every later one begins. A memory barrier is not
+     * enough on arm64, where it does not hold back the reading of a counter, nor is the isb of the
+     * vDSO, which does not wait for stores. */
     shmring_fence_complete();
     uint64_t now = read_ns(CLOCK_MONOTONIC);
     shmring_fence_clock_read();
@@ -73,8 +73,8 @@ int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clo
 
 uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp)
 {
-    /* The tick's length is what has passed since the bus began: nothing has to be measured first, and
-     * what a young bus knows badly it needs only for young stamps. */
+    /* The tick's length is what has passed since the bus began: nothing has to be measured first,
+     * and what a young bus knows badly it needs only for young stamps. */
     uint64_t now_ns = read_ns(CLOCK_BOOTTIME), now = shmring_clock_now(clock);
     __int128 ticks = (__int128)now - (__int128)clock->ticks_base;
     __int128 ns = (__int128)now_ns - (__int128)clock->ns_base;

@@ -29,8 +29,8 @@ int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmrin
         .ring_id = shmring_load_relaxed_u32(&control->header.id), /* Relaxed, as above. */
         .foreign = foreign,
     };
-    /* A new ring: its head is where its maker put it, and nobody but this consumer moves it. Relaxed:
-     * the ring came through the kernel. */
+    /* A new ring: its head is where its maker put it, and nobody but this consumer moves it.
+     * Relaxed: the ring came through the kernel. */
     consumer->head = shmring_load_relaxed(&control->head);
     consumer->next = consumer->head;
     return SHMRING_OK;
@@ -72,8 +72,8 @@ int shmring_consumer_set_sender(struct shmring_consumer *consumer, uint32_t send
     consumer->senders[sender] = (struct shmring_sender_view){
         .outbox = outbox,
         .commit_words = lanes * SHMRING_COMMIT_WORDS,
-        /* Copied once: its owner could write it, and an order must not change while it sorts. Relaxed:
-         * its maker wrote it before it was sent. */
+        /* Copied once: its owner could write it, and an order must not change while it sorts.
+         * Relaxed: its maker wrote it before it was sent. */
         .owner_id = outbox == NULL ? 0 : shmring_load_relaxed_u32(&outbox->header.id),
     };
     return SHMRING_OK;
@@ -100,7 +100,8 @@ void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint3
     uint64_t from = position + laps * consumer->capacity;
     if (from > consumer->in_service_from)
         consumer->in_service_from = from;
-    /* SYNC R8 release, pairs with R9 in is_passed: the slot and its commit word were read before. */
+    /* SYNC R8 release, pairs with R9 in is_passed: the slot and its commit word were read
+     * before. */
     shmring_store_release(&consumer->resume[position & consumer->mask], from);
     /* They stay in the order of their positions, in which a look reads them backwards: a batch. */
     consumer->retired_count--;
@@ -119,7 +120,8 @@ void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position)
             consumer->open[i].state = SHMRING_OPEN_DONE;
     for (uint32_t i = 0; i < consumer->retired_count; i++)
         if (consumer->retired[i].position == position)
-            consumer->retired[i].state = SHMRING_OPEN_DONE; /* the next look returns it to service */
+            consumer->retired[i].state = SHMRING_OPEN_DONE; /* the next look returns it to
+                                                             * service */
 }
 
 /* An eighth of a lap has gone by and the first open slot is still unwritten: its index goes out of
@@ -165,8 +167,8 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
     }
     if (head != consumer->head) {
         consumer->head = head;
-        /* SYNC R5 release, pairs with R4 in shmring_producer_refresh: every slot below head has been
-         * copied, and resume[] and out_of_service stand as they are to be. */
+        /* SYNC R5 release, pairs with R4 in shmring_producer_refresh: every slot below head has
+         * been copied, and resume[] and out_of_service stand as they are to be. */
         shmring_store_release(&consumer->control->head, head);
     }
     if (!check_waiters)
@@ -176,8 +178,8 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
     shmring_fence_full();
     if (shmring_load_relaxed_u32(&consumer->control->waiters) != 0) { /* Relaxed: W2 orders it. */
         shmring_store_relaxed_u32(&consumer->control->waiters, 0); /* Relaxed: W4 releases it. */
-        /* SYNC W4 acq_rel, pairs with W3 in shmring_producer_wait: who reads the count before it does
-         * not sleep on it; who reads it after announces itself after the 0. */
+        /* SYNC W4 acq_rel, pairs with W3 in shmring_producer_wait: who reads the count before it
+         * does not sleep on it; who reads it after announces itself after the 0. */
         (void)shmring_fetch_add_acq_rel_u32(&consumer->control->room, 1);
         (void)syscall(SYS_futex, &consumer->control->room, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
     }

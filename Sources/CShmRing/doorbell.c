@@ -2,8 +2,9 @@
  * Sleep and wake. A receiver parks: a park number in each ring, a full barrier, one more look, then
  * the futex. A sender that sees the number rings first and only then swaps it to 0.
  *
- * Every word here is a hint: after each wake everything is looked at anew, and no wait is longer than
- * LONGEST_SLEEP_NS, so that a hostile writer of doorbell or parked delays its own domain at most.
+ * Every word here is a hint: after each wake everything is looked at anew, and no wait is longer
+ * than LONGEST_SLEEP_NS, so that a hostile writer of doorbell or parked delays its own domain at
+ * most.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -29,7 +30,8 @@ struct waitv {
 #define WAITV_U32 2u
 #define WAITV_MAX 128u
 
-static uint32_t waitv_refused; /* 1 once the kernel said ENOSYS; relaxed: a late reader asks again */
+static uint32_t waitv_refused; /* 1 once the kernel said ENOSYS; relaxed: a late reader asks
+                                * again */
 
 static uint64_t monotonic_ns(void)
 {
@@ -56,8 +58,8 @@ static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
     uint64_t now = monotonic_ns();
     if (count > 1 && until_ns > now + POLL_NS)
         until = to_timespec(now + POLL_NS);
-    (void)syscall(SYS_futex, words[0].uaddr, FUTEX_WAIT_BITSET, (uint32_t)words[0].val, &until, NULL,
-                  FUTEX_BITSET_MATCH_ANY);
+    (void)syscall(SYS_futex, words[0].uaddr, FUTEX_WAIT_BITSET, (uint32_t)words[0].val, &until,
+                  NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 const char *shmring_doorbell_name(void)
@@ -73,16 +75,18 @@ const char *shmring_doorbell_name(void)
 static void announce(struct shmring_inbox *inbox, uint64_t number)
 {
     for (uint32_t r = 0; r < inbox->ring_count; r++)
-        shmring_store_relaxed(&inbox->rings[r]->control->parked, number); /* Relaxed: D2 orders it. */
-    /* SYNC D2 full barrier, pairs with D1 in shmring_producer_finish: the look that follows finds the
-     * message, or its sender finds the number. Without it both miss, and the receiver sleeps. */
+        shmring_store_relaxed(&inbox->rings[r]->control->parked, number); /* Relaxed: D2 orders
+                                                                           * it. */
+    /* SYNC D2 full barrier, pairs with D1 in shmring_producer_finish: the look that follows finds
+     * the message, or its sender finds the number. Without it both miss, and the receiver
+     * sleeps. */
     shmring_fence_full();
 }
 
 static bool attention_changed(const struct shmring_inbox *inbox)
 {
-    /* SYNC E2 acquire, pairs with B2 in shmring_outbox_attend: the broker's message is on the socket
-     * before its count is seen. */
+    /* SYNC E2 acquire, pairs with B2 in shmring_outbox_attend: the broker's message is on the
+     * socket before its count is seen. */
     return shmring_load_acquire_u32(inbox->attention) != inbox->attention_seen;
 }
 
@@ -111,8 +115,8 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
         inbox->counts.parked++;
         sleep_on(words, count, until_ns);
     }
-    /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver awake, or
-     * before its next announcement, whose D2 makes it look once more. */
+    /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver
+     * awake, or before its next announcement, whose D2 makes it look once more. */
     for (uint32_t r = 0; r < inbox->ring_count; r++)
         shmring_store_relaxed(&inbox->rings[r]->control->parked, 0);
     return result;
@@ -140,8 +144,9 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
             spin_until = spin_ns > UINT64_MAX - now ? UINT64_MAX : now + spin_ns;
         if (now < spin_until)
             continue;
-        /* Several came since the last sleep: whoever shares this processor may go first, and more has
-         * come when the turn is back. Receivers that share one would sleep and wake for each message. */
+        /* Several came since the last sleep: whoever shares this processor may go first, and more
+         * has come when the turn is back. Receivers that share one would sleep and wake for each
+         * message. */
         if (spin_ns == 0 && inbox->sequence - inbox->yielded_at >= 2) {
             inbox->yielded_at = inbox->sequence;
             (void)sched_yield();
@@ -171,8 +176,8 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
 {
     struct shmring_ring_control *control = producer->control;
     /* SYNC W3 acquire, pairs with W4 in shmring_consumer_publish_head: read before the wait is
-     * announced, so that who wakes it changes what the futex compares, and strikes out none that was
-     * announced after that. */
+     * announced, so that who wakes it changes what the futex compares, and strikes out none that
+     * was announced after that. */
     uint32_t counted = shmring_load_acquire_u32(&control->room);
     /* Relaxed: W1 orders it. */
     shmring_store_relaxed_u32(&control->waiters, 1);
@@ -186,7 +191,8 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
     uint64_t now = monotonic_ns();
     if (now >= deadline_ns)
         return SHMRING_E_FULL;
-    /* Bounded: a receiver that publishes head while it is idle reads `waiters` without a barrier. */
+    /* Bounded: a receiver that publishes head while it is idle reads `waiters` without a
+     * barrier. */
     uint64_t until = now + 10 * POLL_NS;
     struct timespec at = to_timespec(until < deadline_ns ? until : deadline_ns);
     (void)syscall(SYS_futex, &control->room, FUTEX_WAIT_BITSET, counted, &at, NULL,

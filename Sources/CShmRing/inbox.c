@@ -58,7 +58,8 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
         at++;
     if (at == inbox->ring_count)
         return;
-    /* What a look had put in order refers to rings by index: forget the look, its slots stay open. */
+    /* What a look had put in order refers to rings by index: forget the look, its slots stay
+     * open. */
     for (uint32_t r = 0; r < inbox->ring_count; r++)
         for (uint32_t i = inbox->rings[r]->open_first; i < inbox->rings[r]->open_end; i++)
             if (inbox->rings[r]->open[i].state != SHMRING_OPEN_DONE)
@@ -253,8 +254,9 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
     return SHMRING_OK;
 }
 
-/* By stamp. Equal stamps are of transactions that went on at the same time, or of one: multicasts go
- * by who sent them, the same everywhere, and what shares a stamp and a sender as it was claimed. */
+/* By stamp. Equal stamps are of transactions that went on at the same time, or of one: multicasts
+ * go by who sent them, the same everywhere, and what shares a stamp and a sender as it was
+ * claimed. */
 static bool comes_after(const struct shmring_ready *a, const struct shmring_ready *b)
 {
     if (a->stamp != b->stamp)
@@ -323,7 +325,8 @@ static int gather(struct shmring_inbox *inbox)
         for (uint32_t i = 0; i < open_count + consumer->retired_count; i++) {
             bool retired = i >= open_count;
             uint32_t index = retired ? i - open_count : i;
-            struct shmring_open *open = retired ? &consumer->retired[index] : &consumer->open[index];
+            struct shmring_open *open =
+                retired ? &consumer->retired[index] : &consumer->open[index];
             if (open->state != SHMRING_OPEN_HAPPENED)
                 continue;
             int result = check_stamp(inbox, r, open);
@@ -372,12 +375,13 @@ static int look(struct shmring_inbox *inbox)
 {
     inbox->counts.looks++;
     inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
-    /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a death
-     * with a lower stamp is found pending or later. */
+    /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a
+     * death with a lower stamp is found pending or later. */
     inbox->death_seen = shmring_load_acquire(inbox->death);
     for (uint32_t r = 0; r < inbox->ring_count; r++) {
         struct shmring_consumer *consumer = inbox->rings[r];
-        /* SYNC N2 acquire, pairs with the exchange or store by which a flag is set: after t0, as N1. */
+        /* SYNC N2 acquire, pairs with the exchange or store by which a flag is set: after t0, as
+         * N1. */
         consumer->flags_seen = shmring_load_acquire(&consumer->control->flags);
         int result = look_at_ring(inbox, r);
         if (result)
@@ -522,7 +526,8 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
     /* Everything claimed becomes open: to be read again, whatever it is now. */
     for (; consumer->next != tail; consumer->next++) {
         if ((consumer->in_service_from != 0 || consumer->retired_count != 0) && /* Relaxed: own. */
-            consumer->next < shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask]))
+            consumer->next <
+                shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask]))
             continue;
         consumer->open[consumer->open_end++] = (struct shmring_open){.position = consumer->next};
     }
@@ -538,7 +543,8 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
     return SHMRING_OK;
 }
 
-int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact)
+int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message,
+                            bool exact)
 {
     if (shmring_unlikely(inbox->ring_count == 0) && shmring_forked())
         return SHMRING_E_FORKED; /* the caller keeps the inbox where a fork wipes it */

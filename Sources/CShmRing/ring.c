@@ -40,9 +40,10 @@ int shmring_producer_room(struct shmring_producer *producer, uint64_t count, uin
                           uint64_t *tail)
 {
     for (uint32_t tries = 0; tries < SHMRING_CLAIM_TRIES; tries++) {
-        /* SYNC R11 acquire, pairs with R2: head is read after it, the second reading below after head
-         * (R4). If both agree, tail was this when head was read. An old tail against a new head, or
-         * the other way round, differs by more than a lap and would be taken for corruption. */
+        /* SYNC R11 acquire, pairs with R2: head is read after it, the second reading below after
+         * head (R4). If both agree, tail was this when head was read. An old tail against a new
+         * head, or the other way round, differs by more than a lap and would be taken for
+         * corruption. */
         uint64_t before = shmring_load_acquire(&producer->control->tail);
         int result = shmring_producer_refresh(producer, before, count, room);
         *tail = before;

@@ -308,8 +308,9 @@ static int create_with_header(const char *label, struct shmring_header header, b
     *fd_out = -1;
     if (header.byte_count == 0)
         return SHMRING_E_SIZE;
-    /* Not reserved: a thousand idle peers have rings of which no page was ever touched. Their number is
-     * limited and their size is the broker's choice, so that nobody can make others pay with them. */
+    /* Not reserved: a thousand idle peers have rings of which no page was ever touched. Their
+     * number is limited and their size is the broker's choice, so that nobody can make others pay
+     * with them. */
     int result = shmring_segment_create(label, header.byte_count, false, &fd);
     if (result != 0)
         return result;

@@ -7,8 +7,8 @@
 
 #include "shmring_atomics.h"
 
-/* The commit words of an outbox, and how many there are: by the broker's own knowledge of the lanes,
- * never by the header, and never beyond the mapping. */
+/* The commit words of an outbox, and how many there are: by the broker's own knowledge of the
+ * lanes, never by the header, and never beyond the mapping. */
 static uint64_t *commit_words(const struct shmring_mapping *outbox, uint32_t lanes,
                               uint32_t *count_out)
 {
@@ -27,8 +27,8 @@ static bool abort_word(uint64_t *word, uint64_t expected, bool every)
             return false; /* its sender has gone on: this one is younger than the question */
         uint64_t generation = expected >> 32 & SHMRING_COMMIT_GENERATION_MASK;
         uint64_t aborted = SHMRING_COMMIT_ABORTED | generation << 32;
-        /* SYNC B1 acq_rel, pairs with C1 in shmring_transaction_commit and C2 in resolve: the sender's
-         * own commit or this abort happens, never both. */
+        /* SYNC B1 acq_rel, pairs with C1 in shmring_transaction_commit and C2 in resolve: the
+         * sender's own commit or this abort happens, never both. */
         if (shmring_cas_acq_rel(word, &expected, aborted))
             return true;
     }
@@ -40,8 +40,8 @@ uint32_t shmring_outbox_settle(const struct shmring_mapping *outbox, uint32_t la
     uint32_t count, aborted = 0;
     uint64_t *words = commit_words(outbox, lanes, &count);
     for (uint32_t i = 0; i < count; i++)
-        /* SYNC B1 acquire: no commit that was over before its process ended may be taken for pending;
-         * the kernel's word that it ended orders that already. */
+        /* SYNC B1 acquire: no commit that was over before its process ended may be taken for
+         * pending; the kernel's word that it ended orders that already. */
         if (abort_word(&words[i], shmring_load_acquire(&words[i]), true))
             aborted++;
     return aborted;
@@ -72,8 +72,8 @@ void shmring_outbox_attend(const struct shmring_mapping *outbox)
 void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp)
 {
     struct shmring_outbox *shared = outbox->base;
-    /* SYNC B4 release, pairs with the loads of `dead` before each send, which may be relaxed: zero or
-     * not is all they ask. Who asks with acquire sees the outbox settled. */
+    /* SYNC B4 release, pairs with the loads of `dead` before each send, which may be relaxed: zero
+     * or not is all they ask. Who asks with acquire sees the outbox settled. */
     shmring_store_release(&shared->dead, stamp);
 }
 
@@ -97,18 +97,19 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
     uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;
     uint64_t pending = SHMRING_COMMIT_PENDING |
                        ((uint64_t)generation & SHMRING_COMMIT_GENERATION_MASK) << 32 | begun;
-    /* SYNC B5 release, pairs with the receiver's acquire of death: the outbox of the dead before was
-     * marked before this death began. */
+    /* SYNC B5 release, pairs with the receiver's acquire of death: the outbox of the dead before
+     * was marked before this death began. */
     shmring_store_release(&shared->death, pending);
-    /* SYNC B6 release, pairs with the receiver's acquire of dead_peer: who reads this name between two
-     * readings of death finds the second one changed, and so never takes it for the former's. */
+    /* SYNC B6 release, pairs with the receiver's acquire of dead_peer: who reads this name between
+     * two readings of death finds the second one changed, and so never takes it for the
+     * former's. */
     shmring_store_release(&shared->dead_peer, who);
     /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
     shmring_fence_full();
     uint64_t stamp = shmring_clock_now(clock);
     shmring_clock_wait_past(clock, stamp);
-    /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An heir
-     * may have been faster. */
+    /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An
+     * heir may have been faster. */
     if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
         stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
     return stamp;
@@ -127,8 +128,8 @@ uint32_t shmring_claims_copy(const struct shmring_mapping *claims, uint32_t lane
         count = room;
     uint32_t i = first;
     for (; i < count && copied < capacity; i++) {
-        /* SYNC B9 acquire, pairs with R1: the receiver saw tail pass the position and asked through the
-         * kernel, so that its claimer's word is visible here. */
+        /* SYNC B9 acquire, pairs with R1: the receiver saw tail pass the position and asked through
+         * the kernel, so that its claimer's word is visible here. */
         uint64_t word = shmring_load_acquire(&words[i]);
         if (word == 0)
             continue;

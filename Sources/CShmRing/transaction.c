@@ -67,7 +67,8 @@ static bool is_passed(const struct shmring_lane_slot *slot)
 }
 
 /* Frees the oldest word, or, if a destination has not passed its slot, makes it the youngest and
- * says whose: the words behind it may be free, and who does not drain its ring stops no other one. */
+ * says whose: the words behind it may be free, and who does not drain its ring stops no other
+ * one. */
 static struct shmring_producer *free_oldest(struct shmring_lane *lane)
 {
     uint32_t first = (uint32_t)(lane->done % SHMRING_COMMIT_WORDS);
@@ -187,8 +188,9 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
     }
     lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;
 
-    /* SYNC C3 full barrier, pairs with R7 and R6 of every receiver's look: the stamp is younger than
-     * the visibility of every slot. Read before it, two transactions and a look can form a cycle. */
+    /* SYNC C3 full barrier, pairs with R7 and R6 of every receiver's look: the stamp is younger
+     * than the visibility of every slot. Read before it, two transactions and a look can form a
+     * cycle. */
     shmring_fence_full();
     uint64_t stamp = shmring_clock_now(clock);
     shmring_clock_wait_past(clock, stamp);

@@ -128,11 +128,13 @@ static void stamps_convert_to_nanoseconds_since_boot(void)
             best = off < best ? off : best;
         }
         CHECK(best < 1000000);
-        /* As far back as the bus's beginning: the tick's length is right to a part in a thousand. */
+        /* As far back as the bus's beginning: the tick's length is right to a part in a
+         * thousand. */
         while (boottime_ns() - clocks[c].ns_base < 20000000)
             ;
         uint64_t begin = shmring_clock_ns(&clocks[c], clocks[c].ticks_base);
-        uint64_t off = begin > clocks[c].ns_base ? begin - clocks[c].ns_base : clocks[c].ns_base - begin;
+        uint64_t base = clocks[c].ns_base;
+        uint64_t off = begin > base ? begin - base : base - begin;
         CHECK(off < 20000);
         CHECK(shmring_clock_ns(&clocks[c], shmring_clock_now(&clocks[c])) > begin);
     }

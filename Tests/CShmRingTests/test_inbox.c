@@ -88,7 +88,8 @@ static void a_message_behind_unwritten_slots_is_found_some_calls_later(void)
             (void)kit_claim(&f.producer[0], &f.other_words[i]);
         send(&f, 0, 7);
         uint32_t calls = 1;
-        while (shmring_inbox_take(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY && calls < 2 * SHMRING_EMPTY_LOOK)
+        while (shmring_inbox_take(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY &&
+               calls < 2 * SHMRING_EMPTY_LOOK)
             calls++;
         CHECK(calls <= (claims == 1 ? 1u : SHMRING_EMPTY_LOOK));
         CHECK_EQ(f.message.m.body[0], 7);

@@ -100,7 +100,8 @@ static void run(struct race *race)
     (void)run_side(&race->sides[0]);
     (void)pthread_join(other, NULL);
     (void)pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-    (void)printf("  %" PRIu64 " rounds, %" PRIu64 " and %" PRIu64 " told apart (%s)\n", race->rounds,
+    (void)printf("  %" PRIu64 " rounds, %" PRIu64 " and %" PRIu64 " told apart (%s)\n",
+                 race->rounds,
                  race->together[0], race->together[1], check_current);
 }
 

@@ -212,8 +212,8 @@ static void a_batch_keeps_its_order_among_others_of_equal_stamps(void)
     tear_down(&f);
 }
 
-/* A batch is written while a look reads it: the look faults on the page where the batch's second half
- * lies, and the handler writes all of it. */
+/* A batch is written while a look reads it: the look faults on the page where the batch's second
+ * half lies, and the handler writes all of it. */
 static struct {
     struct fixture *fixture;
     uint8_t *page;

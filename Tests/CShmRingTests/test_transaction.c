@@ -130,8 +130,8 @@ static void a_corrupt_destination_is_named_and_nothing_has_happened(void)
     tear_down(&f);
 }
 
-/* A sender is stopped in mid-commit, after its claims and before its first slot is written: it reads
- * a body from a page that faults, and the handler does what happens meanwhile. */
+/* A sender is stopped in mid-commit, after its claims and before its first slot is written: it
+ * reads a body from a page that faults, and the handler does what happens meanwhile. */
 static struct {
     void *page;
     void (*meanwhile)(struct fixture *f);
@@ -314,8 +314,8 @@ static void a_commit_word_answers_for_a_slot_written_late_until_that_is_delivere
                 if (f.lane.commits[i] == late)
                     f.lane.commits[i] = SHMRING_COMMIT_ABORTED | UINT64_C(1) << 32;
         CHECK_EQ(next_value(&f, 1), aborted ? -SHMRING_E_EMPTY : 99);
-        /* The head of ring 0 is beyond the slot, which was not looked at: the words of this lane come
-         * round, and that one must not be among them. */
+        /* The head of ring 0 is beyond the slot, which was not looked at: the words of this lane
+         * come round, and that one must not be among them. */
         f.legs[0] = f.legs[1];
         for (f.value = 100; f.value < 2000; f.value++) {
             REQUIRE(commit(&f, 1, &stamp) == SHMRING_OK);

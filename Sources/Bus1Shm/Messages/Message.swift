@@ -62,12 +62,15 @@ public struct Message: ~Copyable, @unchecked Sendable {
 
 /// News from the bus itself.
 public struct Notice: Sendable {
+    /// What happened.
     public enum Kind: Sendable, Hashable {
         /// The peer that owned the handle's node is gone, and the node with it. The handle can't be used any more.
         case nodeReleased(HandleID)
     }
 
+    /// What happened, and to what.
     public let kind: Kind
+    /// When, in the order of the bus.
     public let stamp: Stamp
 }
 

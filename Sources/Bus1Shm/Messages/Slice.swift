@@ -24,7 +24,8 @@ public struct Slice: ~Copyable, @unchecked Sendable {
     public var bytes: MutableRawSpan {
         @_lifetime(&self)
         mutating get {
-            let buffer = UnsafeMutableRawBufferPointer(start: raw.base, count: isForwarded ? 0 : byteCount)
+            let buffer = UnsafeMutableRawBufferPointer(
+                start: raw.base, count: isForwarded ? 0 : byteCount)
             return _overrideLifetime(MutableRawSpan(_unsafeBytes: buffer), mutating: &self)
         }
     }

@@ -35,7 +35,9 @@ final class EventSource {
         // Readable at first: what is there already was not rung for.
         bus1_sys_event_signal(raw)
         try core.connection.setRingEvent(ring.id, eventDescriptor: raw, until: .after(.seconds(5)))
-        if let link = core.links.first(where: { $0.itsRing == ring.id }), let copy = duplicateEvent(of: ring.id) {
+        if let link = core.links.first(where: { $0.itsRing == ring.id }),
+            let copy = duplicateEvent(of: ring.id)
+        {
             link.setEvent(copy)
         }
     }

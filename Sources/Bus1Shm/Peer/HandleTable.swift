@@ -30,7 +30,8 @@ final class HandleTable: @unchecked Sendable {
         self.countMax = max(1, min(countMax, 1 << Int(Self.indexBits)))
         byteCount = self.countMax * MemoryLayout<HandleEntry>.stride
         let memory = mmap(
-            nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+            nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+            0)
         precondition(memory != MAP_FAILED, "no address space for \(self.countMax) handles")
         // A forked child holds none: every send there fails at the first comparison, at no cost here.
         madvise(memory, byteCount, MADV_WIPEONFORK)
@@ -42,7 +43,8 @@ final class HandleTable: @unchecked Sendable {
 
     /// Makes a handle. nil when there are as many as there may be.
     func add(
-        producer: UnsafeMutablePointer<shmring_producer>, dead: UnsafePointer<UInt64>, grant: GrantNumber, link: Int
+        producer: UnsafeMutablePointer<shmring_producer>, dead: UnsafePointer<UInt64>,
+        grant: GrantNumber, link: Int
     ) -> HandleID? {
         let index: UInt32? = free.withLock { list in
             guard list.used < countMax else { return nil }
@@ -55,7 +57,8 @@ final class HandleTable: @unchecked Sendable {
         let id = bus1_sys_unique() << Self.indexBits | UInt64(index)
         (base + Int(index)).initialize(
             to: HandleEntry(
-                id: id, token: token, producer: producer, dead: dead, grant: grant.rawValue, link: UInt32(link)))
+                id: id, token: token, producer: producer, dead: dead, grant: grant.rawValue,
+                link: UInt32(link)))
         return HandleID(rawValue: id)
     }
 
@@ -94,7 +97,9 @@ final class HandleTable: @unchecked Sendable {
     /// Ends all of them.
     func invalidate() {
         let end = free.withLock { Int($0.next) }
-        for index in 0..<end where base[index].id != 0 { _ = remove(HandleID(rawValue: base[index].id)) }
+        for index in 0..<end where base[index].id != 0 {
+            _ = remove(HandleID(rawValue: base[index].id))
+        }
     }
 
     deinit { munmap(base, byteCount) }

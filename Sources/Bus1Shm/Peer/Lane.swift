@@ -28,7 +28,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     /// As ``Peer/trySend(_:to:)-(T,_)``.
     @inlinable @inline(__always)
     @discardableResult
-    public func trySend<T: BitwiseCopyable>(_ value: T, to handle: borrowing Handle) throws(Bus1Error) -> Stamp? {
+    public func trySend<T: BitwiseCopyable>(_ value: T, to handle: borrowing Handle)
+        throws(Bus1Error) -> Stamp?
+    {
         var value = value
         return try trySend(bytes: &value, MemoryLayout<T>.size, handle.entry, handle.id)
     }
@@ -89,11 +91,15 @@ public struct Lane: ~Copyable, @unchecked Sendable {
 
     @inlinable @inline(__always)
     func trySend(
-        bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>, _ id: HandleID
+        bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>,
+        _ id: HandleID
     ) throws(Bus1Error) -> Stamp? {
-        guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue, entry.pointee.token == token
+        guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
+            entry.pointee.token == token
         else { throw Bus1Error.noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+            throw Bus1Error.nodeReleasedToSend
+        }
         let producer = try state.producer(entry)
         var stamp: UInt64 = 0
         guard count <= Int(producer.pointee.body_bytes) else {
@@ -107,7 +113,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     }
 
     @usableFromInline
-    func waitForRoom(_ entry: UnsafeMutablePointer<HandleEntry>, until deadline: Deadline) throws(Bus1Error) {
+    func waitForRoom(_ entry: UnsafeMutablePointer<HandleEntry>, until deadline: Deadline)
+        throws(Bus1Error)
+    {
         guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send") }
         let producer = try state.producer(entry)
         _ = shmring_producer_wait(

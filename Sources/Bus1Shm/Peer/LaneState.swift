@@ -32,7 +32,8 @@ final class LaneState {
     /// Payloads that were copied once more because a destination is of another trust domain.
     var foreignCopies: UInt64 = 0
 
-    init(core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int) {
+    init(core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int)
+    {
         self.core = core
         self.number = number
         self.lane = lane
@@ -50,13 +51,17 @@ final class LaneState {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue else {
             throw Bus1Error.noSuchHandleToSend
         }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+            throw Bus1Error.nodeReleasedToSend
+        }
         return entry
     }
 
     /// This lane's way to where a handle leads.
     @usableFromInline
-    func producer(_ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
+    func producer(_ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error)
+        -> UnsafeMutablePointer<shmring_producer>
+    {
         guard number != 0 else { return entry.pointee.producer }
         let index = Int(entry.pointee.link)
         if index < producers.count, let producer = producers[index] { return producer }
@@ -75,25 +80,31 @@ final class LaneState {
 
     func pool(toward domain: DomainID) throws(Bus1Error) -> SlicePool {
         if let pool = pools[domain] { return pool }
-        let pool = try SlicePool(domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes)
+        let pool = try SlicePool(
+            domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes)
         pools[domain] = pool
         return pool
     }
 
     // MARK: Slices
 
-    func loan(_ byteCount: Int, toward domain: DomainID, until deadline: Deadline) throws(Bus1Error) -> Slice {
+    func loan(_ byteCount: Int, toward domain: DomainID, until deadline: Deadline) throws(Bus1Error)
+        -> Slice
+    {
         precondition(byteCount >= 0, "a slice has no negative size")
         let pool = try pool(toward: domain)
         if deadline != .now { pool.waitWhileEnoughIsOut(byteCount) }
         while true {
-            if let raw = try pool.loan(byteCount) { return Slice(raw, byteCount: byteCount, of: pool) }
+            if let raw = try pool.loan(byteCount) {
+                return Slice(raw, byteCount: byteCount, of: pool)
+            }
             guard !deadline.hasPassed else {
                 let usage = pool.usage
                 throw Bus1Error(
                     .overQuota, "loan a slice",
                     refusal: .init(
-                        resource: .bytes, used: Int(usage.used_bytes), limit: Int(usage.quota_bytes),
+                        resource: .bytes, used: Int(usage.used_bytes),
+                        limit: Int(usage.quota_bytes),
                         account: core.account))
             }
             _ = shmring_pool_wait(pool.pool, deadline.monotonic_ns)
@@ -112,7 +123,9 @@ final class LaneState {
             UInt64(MemoryLayout<shmring_slice_ref>.size), &stamp)
         guard result != 0 else { return true }
         _ = shmring_pool_take_back(lender.pool, lender.number, &body)
-        guard result == Int32(SHMRING_E_FULL.rawValue) else { throw Bus1Error(result: result, "send a slice") }
+        guard result == Int32(SHMRING_E_FULL.rawValue) else {
+            throw Bus1Error(result: result, "send a slice")
+        }
         return false
     }
 
@@ -122,16 +135,19 @@ final class LaneState {
     ) throws(Bus1Error) -> Lender? {
         let lender = try lender(index)
         guard slice.poolPointer == lender.pool else {
-            throw Bus1Error(.mismatch, "send a slice that was loaned for another trust domain or lane")
+            throw Bus1Error(
+                .mismatch, "send a slice that was loaned for another trust domain or lane")
         }
         if !shmring_pool_is_announced(lender.pool, lender.number, slice.raw.segment) {
             try announce(slice.raw.segment, lender, index)
         }
         var raw = slice.raw
-        var result = shmring_pool_lend(lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
+        var result = shmring_pool_lend(
+            lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
         if result == Int32(SHMRING_E_FULL.rawValue) {
             _ = shmring_pool_collect(lender.pool, true)
-            result = shmring_pool_lend(lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
+            result = shmring_pool_lend(
+                lender.pool, lender.number, &raw, UInt64(slice.byteCount), &reference)
         }
         if result == Int32(SHMRING_E_FULL.rawValue) { return nil }
         guard result == 0 else { throw Bus1Error(result: result, "lend a slice") }
@@ -142,7 +158,8 @@ final class LaneState {
         if index < lenders.count, let lender = lenders[index] { return lender }
         guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
         let pool = try pool(toward: link.domain)
-        let made = Lender(pool: pool.pool, number: try pool.number(of: link, at: index), domain: link.domain)
+        let made = Lender(
+            pool: pool.pool, number: try pool.number(of: link, at: index), domain: link.domain)
         while lenders.count <= index { lenders.append(nil) }
         lenders[index] = made
         return made
@@ -167,7 +184,9 @@ final class LaneState {
     func sendLong(
         _ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>
     ) throws(Bus1Error) -> UInt64? {
-        guard let link = core.link(at: Int(entry.pointee.link)) else { throw Bus1Error.noSuchHandleToSend }
+        guard let link = core.link(at: Int(entry.pointee.link)) else {
+            throw Bus1Error.noSuchHandleToSend
+        }
         let slice = try loan(count, toward: link.domain, until: .now)
         slice.raw.base.copyMemory(from: bytes!, byteCount: count)
         var stamp: UInt64 = 0

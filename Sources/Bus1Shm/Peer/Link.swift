@@ -38,7 +38,8 @@ final class OwnRing {
         let byteCount = shmring_ring_bytes(offer.slots, offer.slotBytes)
         guard byteCount != 0 else { throw Bus1Error(.mismatch, "map a ring of one's own") }
         mapping = try Mapping(
-            offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount, "map a ring of one's own")
+            offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount,
+            "map a ring of one's own")
         consumer = .allocate(capacity: 1)
         var raw = mapping.raw
         let result = shmring_consumer_init(consumer, &raw, isForeign)
@@ -102,7 +103,8 @@ final class Link: @unchecked Sendable {
 
     /// Maps what the introduction brings. `ownOutbox` and `selfRing` stand in where the other is the peer itself.
     init(
-        _ introduction: consuming Introduction, ownOutbox: UnsafePointer<shmring_outbox>, selfRing: OwnRing?,
+        _ introduction: consuming Introduction, ownOutbox: UnsafePointer<shmring_outbox>,
+        selfRing: OwnRing?,
         claimWord: UnsafeMutablePointer<UInt64>
     ) throws(Bus1Error) {
         let operation: StaticString = "map what an introduction brings"
@@ -118,7 +120,8 @@ final class Link: @unchecked Sendable {
         if let ring = introduction.ring.take() {
             let byteCount = shmring_ring_bytes(introduction.slots, introduction.slotBytes)
             guard byteCount != 0 else { throw Bus1Error(.mismatch, operation) }
-            let mapping = try Mapping(ring, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount, operation)
+            let mapping = try Mapping(
+                ring, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount, operation)
             ringRaw = mapping.raw
             ringMapping = consume mapping
             self.selfRing = nil
@@ -130,14 +133,16 @@ final class Link: @unchecked Sendable {
         }
         if let outbox = introduction.outbox.take() {
             let mapping = try Mapping(
-                outbox, SHMRING_SEGMENT_OUTBOX, writable: false, byteCount: shmring_outbox_bytes(lanes), operation)
+                outbox, SHMRING_SEGMENT_OUTBOX, writable: false,
+                byteCount: shmring_outbox_bytes(lanes), operation)
             self.outbox = UnsafePointer(mapping.base(as: shmring_outbox.self))
             outboxMapping = consume mapping
         } else {
             outbox = ownOutbox
             outboxMapping = nil
         }
-        let board = try Mapping(introduction.boardOut, SHMRING_SEGMENT_BOARD, writable: true, operation)
+        let board = try Mapping(
+            introduction.boardOut, SHMRING_SEGMENT_BOARD, writable: true, operation)
         boardOut = board.base(as: shmring_board.self)
         if let descriptor = introduction.boardIn.take() {
             let mapping = try Mapping(descriptor, SHMRING_SEGMENT_BOARD, writable: true, operation)

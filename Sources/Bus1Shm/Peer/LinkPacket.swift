@@ -24,12 +24,16 @@ struct LinkPacket: BitwiseCopyable {
         let deadline = Deadline.after(.seconds(1))
         while true {
             let result = bus1_sys_socket_send(
-                socket.rawValue, &packet, MemoryLayout<LinkPacket>.size, &descriptor, descriptor >= 0 ? 1 : 0)
+                socket.rawValue, &packet, MemoryLayout<LinkPacket>.size, &descriptor,
+                descriptor >= 0 ? 1 : 0)
             guard result != 0 else { return }
             // The other end is closed: its process is gone, or going; the news of its death may come later.
-            guard result != -EPIPE, result != -ECONNRESET else { throw Bus1Error(.severed, "write to a link") }
+            guard result != -EPIPE, result != -ECONNRESET else {
+                throw Bus1Error(.severed, "write to a link")
+            }
             guard result == -EAGAIN, !deadline.hasPassed else {
-                throw Bus1Error(result == -EAGAIN ? .timedOut : .system, "write to a link", errno: -result)
+                throw Bus1Error(
+                    result == -EAGAIN ? .timedOut : .system, "write to a link", errno: -result)
             }
             var wanted = pollfd(fd: socket.rawValue, events: Int16(POLLOUT), revents: 0)
             poll(&wanted, 1, deadline.pollTimeout_ms)

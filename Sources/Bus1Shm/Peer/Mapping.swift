@@ -7,7 +7,8 @@ struct Mapping: ~Copyable {
 
     /// Maps a segment after checking what it is. The descriptor may be closed afterwards.
     init(
-        _ descriptor: borrowing Descriptor, _ kind: shmring_segment_kind, writable: Bool, byteCount: UInt64 = 0,
+        _ descriptor: borrowing Descriptor, _ kind: shmring_segment_kind, writable: Bool,
+        byteCount: UInt64 = 0,
         requireFutureWrite: Bool = false, _ operation: StaticString
     ) throws(Bus1Error) {
         var raw = shmring_mapping()
@@ -31,13 +32,18 @@ struct Mapping: ~Copyable {
 
 /// Private memory for one value, empty in a forked child: what it refers to is not mapped there.
 enum WipedOnFork {
-    static func allocate<T>(_ operation: StaticString) throws(Bus1Error) -> UnsafeMutablePointer<T> {
+    static func allocate<T>(_ operation: StaticString) throws(Bus1Error) -> UnsafeMutablePointer<T>
+    {
         let memory = mmap(
             nil, MemoryLayout<T>.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard let memory, memory != MAP_FAILED else { throw Bus1Error(.system, operation, errno: errno) }
+        guard let memory, memory != MAP_FAILED else {
+            throw Bus1Error(.system, operation, errno: errno)
+        }
         madvise(memory, MemoryLayout<T>.size, MADV_WIPEONFORK)
         return memory.assumingMemoryBound(to: T.self)
     }
 
-    static func deallocate<T>(_ pointer: UnsafeMutablePointer<T>) { munmap(pointer, MemoryLayout<T>.size) }
+    static func deallocate<T>(_ pointer: UnsafeMutablePointer<T>) {
+        munmap(pointer, MemoryLayout<T>.size)
+    }
 }

@@ -19,7 +19,9 @@ extension Peer {
         eachOf bytes: RawSpan, byteCount: Int, to handle: borrowing Handle
     ) throws(Bus1Error) -> Int {
         let producer = try usableProducer(handle.entry, handle.id)
-        guard byteCount > 0, byteCount <= Int(producer.pointee.body_bytes) else { throw Bus1Error.tooLargeForBatch }
+        guard byteCount > 0, byteCount <= Int(producer.pointee.body_bytes) else {
+            throw Bus1Error.tooLargeForBatch
+        }
         let wanted = bytes.byteCount / byteCount
         guard wanted > 0 else { return 0 }
         var batch = shmring_batch()
@@ -32,7 +34,8 @@ extension Peer {
         let grant = handle.entry.pointee.grant
         var sent = 0
         while sent < wanted,
-            shmring_batch_put(producer, &batch, grant, base + sent * byteCount, UInt64(byteCount)) == 0
+            shmring_batch_put(producer, &batch, grant, base + sent * byteCount, UInt64(byteCount))
+                == 0
         {
             sent += 1
         }

@@ -18,7 +18,8 @@ extension Peer {
     @inlinable
     @discardableResult
     public func send<let count: Int>(
-        _ bytes: RawSpan, to handles: InlineArray<count, HandleID>, until deadline: Deadline = .never
+        _ bytes: RawSpan, to handles: InlineArray<count, HandleID>,
+        until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
         try sendToAll(bytes, handles.span, until: deadline)
     }
@@ -32,7 +33,9 @@ extension Peer {
 }
 
 extension LaneState {
-    func sendToAll(_ bytes: RawSpan, _ handles: [HandleID], until deadline: Deadline) throws(Bus1Error) -> Stamp {
+    func sendToAll(_ bytes: RawSpan, _ handles: [HandleID], until deadline: Deadline)
+        throws(Bus1Error) -> Stamp
+    {
         try sendToAll(bytes, handles.span, until: deadline)
     }
 
@@ -40,7 +43,9 @@ extension LaneState {
         _ bytes: RawSpan, _ handles: Span<HandleID>, until deadline: Deadline
     ) throws(Bus1Error) -> Stamp {
         try core.requireOpen("send to several nodes")
-        guard handles.count <= Int(SHMRING_CLAIM_WORDS) else { throw Bus1Error(.tooLarge, "send to several nodes") }
+        guard handles.count <= Int(SHMRING_CLAIM_WORDS) else {
+            throw Bus1Error(.tooLarge, "send to several nodes")
+        }
         for i in handles.indices {
             for j in 0..<i where handles[i] == handles[j] {
                 throw Bus1Error(.duplicateDestination, "send to several nodes")
@@ -89,19 +94,27 @@ extension LaneState {
                 let pool = try pool(toward: link.domain)
                 if slices[link.domain] == nil {
                     let slice = try loan(bytes.byteCount, toward: link.domain, until: deadline)
-                    bytes.withUnsafeBytes { slice.raw.base.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+                    bytes.withUnsafeBytes {
+                        slice.raw.base.copyMemory(from: $0.baseAddress!, byteCount: $0.count)
+                    }
                     slices[link.domain] = slice.takeRaw()
                 }
                 while true {
                     let slice = Slice(slices[link.domain]!, byteCount: bytes.byteCount, of: pool)
-                    let one = Result { () throws(Bus1Error) in try lend(slice, to: index, &references[i]) }
+                    let one = Result { () throws(Bus1Error) in
+                        try lend(slice, to: index, &references[i])
+                    }
                     _ = slice.takeRaw()
                     if let one = try one.get() {
                         lent.append(one)
                         break
                     }
-                    guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send to several nodes") }
-                    _ = shmring_pool_wait(pool.pool, Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
+                    guard !deadline.hasPassed else {
+                        throw Bus1Error(.timedOut, "send to several nodes")
+                    }
+                    _ = shmring_pool_wait(
+                        pool.pool, Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns
+                    )
                 }
             }
             return try references.withUnsafeBufferPointer { references throws(Bus1Error) in
@@ -113,20 +126,25 @@ extension LaneState {
                 return try commit(handles, until: deadline)
             }
         } catch {
-            for (i, one) in lent.enumerated() { _ = shmring_pool_take_back(one.pool, one.number, &references[i]) }
+            for (i, one) in lent.enumerated() {
+                _ = shmring_pool_take_back(one.pool, one.number, &references[i])
+            }
             throw error
         }
     }
 
     /// Commits the legs, again and again until there is room everywhere or the deadline has passed.
-    private func commit(_ handles: Span<HandleID>, until deadline: Deadline) throws(Bus1Error) -> Stamp {
+    private func commit(_ handles: Span<HandleID>, until deadline: Deadline) throws(Bus1Error)
+        -> Stamp
+    {
         var stamp: UInt64 = 0
         var attempt: UInt64 = 0
         while true {
             var failed: UInt32 = 0
             let result = legs.withUnsafeMutableBufferPointer { legs in
                 shmring_transaction_commit(
-                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, &stamp, &failed)
+                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, &stamp,
+                    &failed)
             }
             switch result {
             case 0: return Stamp(rawValue: stamp)

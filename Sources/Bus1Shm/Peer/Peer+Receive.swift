@@ -19,7 +19,8 @@ extension Peer {
         if _fastPath(result == 0) {
             if let message = accept(cell) { return .message(message) }
         } else if result == Int32(SHMRING_E_EMPTY.rawValue)
-            && shmring_load_relaxed_u32(hot.inbox.pointee.attention) == hot.inbox.pointee.attention_seen
+            && shmring_load_relaxed_u32(hot.inbox.pointee.attention)
+                == hot.inbox.pointee.attention_seen
             && hot.inbox.pointee.event_mode == 0
         {
             return nil
@@ -34,7 +35,8 @@ extension Peer {
     public func receive(until deadline: Deadline = .never) throws(Bus1Error) -> Delivery {
         let hot = hot.pointee
         let cell = hot.arena.pointee.current!
-        let result = shmring_inbox_spin(hot.inbox, shmring_cell_message(cell), hot.spin_ns == 0 ? 0 : 64)
+        let result = shmring_inbox_spin(
+            hot.inbox, shmring_cell_message(cell), hot.spin_ns == 0 ? 0 : 64)
         if _fastPath(result == 0), let message = accept(cell) { return .message(message) }
         guard let delivery = try receiveSlowly(result, until: deadline) else {
             throw Bus1Error.timedOutToReceive
@@ -88,7 +90,9 @@ extension Bus1Error {
 
 extension PeerCore {
     /// Goes on from a result of the inbox until there is a delivery, or nothing and the deadline has passed.
-    func settle(_ first: Int32, until deadline: Deadline, waiting: Bool) throws(Bus1Error) -> Delivery? {
+    func settle(_ first: Int32, until deadline: Deadline, waiting: Bool) throws(Bus1Error)
+        -> Delivery?
+    {
         try requireOpen("receive")
         var result = first
         var armed = false
@@ -104,7 +108,8 @@ extension PeerCore {
                     guard result == Int32(SHMRING_E_EMPTY.rawValue) else { continue }
                     return .notice(notices.removeFirst())
                 }
-                if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen {
+                if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
+                {
                     try readEvents()
                     if !notices.isEmpty { continue }
                 } else if !waiting, let eventSource, !armed {
@@ -135,7 +140,8 @@ extension PeerCore {
                 result = shmring_inbox_take_slow(inbox, message, true)
             } else if waiting {
                 // Claims of the dead are asked for again soon; idle memory is given back soon.
-                let soon = hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(20)) : .never
+                let soon =
+                    hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(20)) : .never
                 let until = Deadline.earlier(deadline, soon)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
             } else {
@@ -146,7 +152,9 @@ extension PeerCore {
 
     /// A message that the short way did not accept: from somebody new, or with a slice, or from somebody without the
     /// right to send it, which is dropped without a trace.
-    private func acceptSlowly(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Message? {
+    private func acceptSlowly(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error)
+        -> Message?
+    {
         let message = shmring_cell_message(cell)!
         if message.pointee.grant == linkGrant {
             readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
@@ -165,7 +173,8 @@ extension PeerCore {
             dropSlice(of: cell)
             return nil
         }
-        shmring_cell_fill(cell, grant.pointee.node, grant.pointee.tag, grant.pointee.uid, grant.pointee.pid)
+        shmring_cell_fill(
+            cell, grant.pointee.node, grant.pointee.tag, grant.pointee.uid, grant.pointee.pid)
         if shmring_message_is_slice(message) {
             guard try resolveSlice(of: cell) else {
                 refused += 1
@@ -182,7 +191,9 @@ extension PeerCore {
         let ring = rings[Int(inbox.pointee.trouble_ring)]
         let sender = inbox.pointee.trouble_sender
         try? readAllEvents()
-        guard !links.contains(where: { $0.ownRing == ring.id && $0.itsIndex == sender }) else { return }
+        guard !links.contains(where: { $0.ownRing == ring.id && $0.itsIndex == sender }) else {
+            return
+        }
         _ = shmring_consumer_drop_sender(ring.consumer, sender)
     }
 

@@ -72,10 +72,13 @@ extension Peer {
     /// The one way of a message that goes to one node and fits a slot.
     @inlinable @inline(__always)
     func trySend(
-        bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>, _ id: HandleID
+        bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>,
+        _ id: HandleID
     ) throws(Bus1Error) -> Stamp? {
         let producer = try usableProducer(entry, id)
-        guard count <= Int(producer.pointee.body_bytes) else { return try sendLong(bytes, count, entry) }
+        guard count <= Int(producer.pointee.body_bytes) else {
+            return try sendLong(bytes, count, entry)
+        }
         var stamp: UInt64 = 0
         let result = shmring_producer_send(
             producer, hot.pointee.clock, entry.pointee.grant, 0, bytes, UInt64(count), &stamp)
@@ -89,16 +92,20 @@ extension Peer {
     func usableProducer(
         _ entry: UnsafeMutablePointer<HandleEntry>, _ id: HandleID
     ) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
-        guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue, entry.pointee.token == hot.pointee.token
+        guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
+            entry.pointee.token == hot.pointee.token
         else { throw Bus1Error.noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+            throw Bus1Error.nodeReleasedToSend
+        }
         return entry.pointee.producer
     }
 
     /// Waits for room, again and again.
     @usableFromInline
     func sendSlowly(
-        _ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>, _ id: HandleID,
+        _ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>,
+        _ id: HandleID,
         until deadline: Deadline
     ) throws(Bus1Error) -> Stamp {
         var turn = 0
@@ -106,8 +113,11 @@ extension Peer {
             let producer = try usableProducer(entry, id)
             // A moment is usually enough: the receiver publishes its head each eighth of a lap.
             if turn >= 64 {
-                let result = shmring_producer_wait(producer, producer.pointee.unicast_room, deadline.monotonic_ns)
-                guard result != Int32(SHMRING_E_CORRUPT.rawValue) else { throw Bus1Error.send(result) }
+                let result = shmring_producer_wait(
+                    producer, producer.pointee.unicast_room, deadline.monotonic_ns)
+                guard result != Int32(SHMRING_E_CORRUPT.rawValue) else {
+                    throw Bus1Error.send(result)
+                }
                 if result != 0 && deadline.hasPassed { throw Bus1Error(.timedOut, "send") }
             } else {
                 shmring_pause()

@@ -20,7 +20,9 @@ extension Peer {
     public func send(
         _ slice: consuming Slice, to handle: borrowing Handle, until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
-        guard handle.entry.pointee.token == hot.pointee.token else { throw Bus1Error.noSuchHandleToSend }
+        guard handle.entry.pointee.token == hot.pointee.token else {
+            throw Bus1Error.noSuchHandleToSend
+        }
         return Stamp(rawValue: try core.laneState.send(slice, handle.id, until: deadline))
     }
 
@@ -49,7 +51,9 @@ extension PeerCore {
         // The pool holds the slice now; the cell keeps only the link, for as long as the board may be written.
         cell.pointee.give_back = nil
         forwardedFrom.append(Unmanaged<Link>.fromOpaque(cell.pointee.owner).takeRetainedValue())
-        if forwardedFrom.count > 1 { forwardedFrom = forwardedFrom.filter { link in !links.contains { $0 === link } } }
+        if forwardedFrom.count > 1 {
+            forwardedFrom = forwardedFrom.filter { link in !links.contains { $0 === link } }
+        }
         var slice = Slice(raw, byteCount: byteCount, of: pool)
         slice.isForwarded = true
         return slice

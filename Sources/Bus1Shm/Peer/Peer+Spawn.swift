@@ -16,8 +16,11 @@ extension Peer {
         var contents: [ControlConnection.TicketContent] = []
         for id in handles {
             let entry = try core.usableEntry(id)
-            guard let link = core.link(at: Int(entry.pointee.link)) else { throw Bus1Error.noSuchHandleToSend }
-            contents.append(.held(owner: link.peer, number: GrantNumber(rawValue: entry.pointee.grant)))
+            guard let link = core.link(at: Int(entry.pointee.link)) else {
+                throw Bus1Error.noSuchHandleToSend
+            }
+            contents.append(
+                .held(owner: link.peer, number: GrantNumber(rawValue: entry.pointee.grant)))
         }
         let ticket = try core.connection.makeTicket(contents, until: .after(.seconds(10)))
         var pid: Int32 = 0
@@ -41,6 +44,7 @@ extension Peer {
 
 /// A program that was spawned. Dropping it leaves the program alone.
 public struct Child: ~Copyable, Sendable {
+    /// Its process ID, valid until ``wait(until:)`` has returned its status.
     public let pid: Int32
     let pidfd: Descriptor
 
@@ -68,7 +72,8 @@ enum Inheritance {
             entry += 1
         }
         if !bus.path.isEmpty { lines.append("BUS1_PATH=\(bus.path)") }
-        lines.append("BUS1_TICKET=\(String(ticket.low, radix: 16)):\(String(ticket.high, radix: 16))")
+        lines.append(
+            "BUS1_TICKET=\(String(ticket.low, radix: 16)):\(String(ticket.high, radix: 16))")
         return lines
     }
 
@@ -77,7 +82,9 @@ enum Inheritance {
         guard let raw = bus1_sys_environment("BUS1_TICKET") else {
             throw Bus1Error(.denied, "take what was inherited")
         }
-        let halves = String(cString: raw).split(separator: ":", maxSplits: 1).map { UInt64($0, radix: 16) }
+        let halves = String(cString: raw).split(separator: ":", maxSplits: 1).map {
+            UInt64($0, radix: 16)
+        }
         unsetenv("BUS1_TICKET")
         guard halves.count == 2, let low = halves[0], let high = halves[1] else {
             throw Bus1Error(.denied, "take what was inherited")

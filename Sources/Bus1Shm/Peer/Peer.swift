@@ -29,6 +29,7 @@ public struct Peer: ~Copyable {
         /// Shared memory for loaned and long payloads, of each lane toward each trust domain.
         public var poolBytes = 1 << 34
 
+        /// The defaults.
         public init() {}
     }
 
@@ -60,7 +61,9 @@ public struct Peer: ~Copyable {
     /// The handle that stood at this place of the list given to ``spawn(_:_:giving:)``. nil when it was taken, or its
     /// node was gone.
     public func takeInherited(_ index: Int = 0) -> Handle? {
-        guard core.inherited.indices.contains(index), let id = core.inherited[index] else { return nil }
+        guard core.inherited.indices.contains(index), let id = core.inherited[index] else {
+            return nil
+        }
         core.inherited[index] = nil
         return adopt(id)
     }
@@ -99,7 +102,8 @@ public struct Peer: ~Copyable {
 
     /// Hands a handle to an own node to another peer of this process; the identifier is the other's, for
     /// ``adopt(_:)``. Blocks until the broker has introduced the two.
-    public func give(_ node: borrowing Node, to other: borrowing Peer) throws(Bus1Error) -> HandleID {
+    public func give(_ node: borrowing Node, to other: borrowing Peer) throws(Bus1Error) -> HandleID
+    {
         try core.grant(node.id, to: other.core)
     }
 
@@ -123,7 +127,8 @@ public struct Peer: ~Copyable {
     ) throws(Bus1Error) {
         try core.requireOpen("publish a node")
         core.takeNamesBack()
-        try core.connection.publish(name, node: node.id.rawValue, access: access, until: .after(.seconds(10)))
+        try core.connection.publish(
+            name, node: node.id.rawValue, access: access, until: .after(.seconds(10)))
         try core.readEvents()
         let id = node.id.rawValue
         core.nodes.withLock { $0.names[id, default: []].append(name) }
@@ -132,13 +137,17 @@ public struct Peer: ~Copyable {
     /// A handle to the node that is published under a name; waits for a service that comes late.
     ///
     /// - Throws: `timedOut`, `denied` when the rule does not admit this process, `overQuota`.
-    public func lookUp(_ name: String, until deadline: Deadline = .never) throws(Bus1Error) -> Handle {
+    public func lookUp(_ name: String, until deadline: Deadline = .never) throws(Bus1Error)
+        -> Handle
+    {
         try core.requireOpen("look a name up")
         while true {
             let grant = try core.connection.lookUp(name, until: deadline)
             try core.readEvents()
             if let id = core.makeHandle(grant), let handle = adopt(id) { return handle }
-            guard core.handles.used < core.handles.countMax else { throw core.tooManyHandles("look a name up") }
+            guard core.handles.used < core.handles.countMax else {
+                throw core.tooManyHandles("look a name up")
+            }
             guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "look a name up") }
             // The owner died between the answer and now: there may be a next one.
         }
@@ -166,18 +175,24 @@ extension PeerCore {
     func tooManyHandles(_ operation: StaticString) -> Bus1Error {
         Bus1Error(
             .overQuota, operation,
-            refusal: .init(resource: .handles, used: handles.used, limit: handles.countMax, account: account))
+            refusal: .init(
+                resource: .handles, used: handles.used, limit: handles.countMax, account: account))
     }
 
     /// Gives `other`, which may be this peer itself, the right to send to an own node.
     func grant(_ node: NodeID, to other: PeerCore) throws(Bus1Error) -> HandleID {
         try requireOpen("give a handle")
         try other.requireOpen("give a handle")
-        guard other.handles.used < other.handles.countMax else { throw other.tooManyHandles("give a handle") }
-        guard lastGrant < GrantTable.countMax - 1 else { throw Bus1Error(.tooLarge, "give a handle") }
+        guard other.handles.used < other.handles.countMax else {
+            throw other.tooManyHandles("give a handle")
+        }
+        guard lastGrant < GrantTable.countMax - 1 else {
+            throw Bus1Error(.tooLarge, "give a handle")
+        }
         lastGrant += 1
         let number = GrantNumber(rawValue: lastGrant)
-        try connection.grant(number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
+        try connection.grant(
+            number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
         try readEvents()
         try addHolder(node.rawValue, number, other.ownPeer)
         if other !== self { try other.readAllEvents() }

@@ -48,7 +48,8 @@ extension PeerCore {
             throw Bus1Error(
                 .overQuota, "add a ring",
                 refusal: .init(
-                    resource: .rings, used: rings.count, limit: Int(SHMRING_INBOX_RINGS_MAX), account: account))
+                    resource: .rings, used: rings.count, limit: Int(SHMRING_INBOX_RINGS_MAX),
+                    account: account))
         }
         rings.append(ring)
         try eventSource?.add(ring, of: self)
@@ -61,7 +62,8 @@ extension PeerCore {
             introduction, ownOutbox: UnsafePointer(outbox), selfRing: ring,
             claimWord: shmring_lane_claim_word(lane))
         if let ring {
-            let result = shmring_consumer_set_sender(ring.consumer, link.itsIndex, link.outbox, link.lanes)
+            let result = shmring_consumer_set_sender(
+                ring.consumer, link.itsIndex, link.outbox, link.lanes)
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
             while ring.senders.count <= Int(link.itsIndex) { ring.senders.append(nil) }
             ring.senders[Int(link.itsIndex)] = link
@@ -72,7 +74,9 @@ extension PeerCore {
             // The broker forwarded it before it told the receiver that it may sleep there.
             try? Unmanaged<PeerCore>.fromOpaque(context!).takeUnretainedValue().readEvents()
         }
-        if ring?.id == link.itsRing, let event = eventSource?.duplicateEvent(of: link.itsRing) { link.setEvent(event) }
+        if ring?.id == link.itsRing, let event = eventSource?.duplicateEvent(of: link.itsRing) {
+            link.setEvent(event)
+        }
     }
 
     /// Somebody holds a grant to a node of ours from now on.
@@ -83,9 +87,11 @@ extension PeerCore {
         let isSet = nodes.withLock { nodes in
             guard let tag = nodes.tags[node] else { return true }  // released meanwhile
             let entry = GrantEntry(
-                node: node, tag: tag, sender: link.itsIndex, ring: UInt32(ring), account: link.account)
+                node: node, tag: tag, sender: link.itsIndex, ring: UInt32(ring),
+                account: link.account)
             return number.isMadeByBroker
-                ? hot.pointee.brokerGrants.set(number.rawValue & ~GrantNumber.madeByBroker, to: entry)
+                ? hot.pointee.brokerGrants.set(
+                    number.rawValue & ~GrantNumber.madeByBroker, to: entry)
                 : hot.pointee.ownGrants.set(number.rawValue, to: entry)
         }
         guard isSet else { throw Bus1Error(.tooLarge, "add a holder") }
@@ -97,7 +103,8 @@ extension PeerCore {
             inheritedMissing -= 1
             if ordinal < inherited.count { inherited[ordinal] = id }
         } else if let id {
-            given.append(GivenHandle(owner: granted.grant.owner, number: granted.grant.number, id: id))
+            given.append(
+                GivenHandle(owner: granted.grant.owner, number: granted.grant.number, id: id))
         }
     }
 
@@ -106,9 +113,11 @@ extension PeerCore {
         guard let index = linkOfPeer[grant.owner], !links[index].isDead else { return nil }
         let link = links[index]
         // The word is written by the broker only; it lies in a mapping that lives as long as this object.
-        let dead = UnsafeRawPointer(link.outbox).advanced(by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
+        let dead = UnsafeRawPointer(link.outbox).advanced(
+            by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
         return handles.add(
-            producer: link.producer, dead: dead.assumingMemoryBound(to: UInt64.self), grant: grant.number, link: index)
+            producer: link.producer, dead: dead.assumingMemoryBound(to: UInt64.self),
+            grant: grant.number, link: index)
     }
 
     /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.
@@ -122,7 +131,9 @@ extension PeerCore {
             departed.append(Departed(ring: ring, sender: link.itsIndex, tail: tail))
         }
         let stamp = Stamp(rawValue: link.outbox.pointee.dead)
-        for id in handles.remove(link: index) { notices.append(Notice(kind: .nodeReleased(id), stamp: stamp)) }
+        for id in handles.remove(link: index) {
+            notices.append(Notice(kind: .nodeReleased(id), stamp: stamp))
+        }
         forgetSlices(of: index)
         hasClaimsToBury = true
     }
@@ -131,7 +142,9 @@ extension PeerCore {
     func forgetDeparted() {
         departed.removeAll { one in
             guard let ring = rings.firstIndex(where: { $0 === one.ring }) else { return true }
-            guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else { return false }
+            guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else {
+                return false
+            }
             removeGrants { $0.sender == one.sender && $0.ring == UInt32(ring) }
             return true
         }
@@ -153,17 +166,21 @@ extension PeerCore {
         withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 64) { positions in
             for ring in rings {
                 var count: UInt32 = 0
-                let result = shmring_inbox_stuck(inbox, ring.consumer, positions.baseAddress, 64, &count)
+                let result = shmring_inbox_stuck(
+                    inbox, ring.consumer, positions.baseAddress, 64, &count)
                 guard result == 0 else {
                     hasClaimsToBury = true
                     continue
                 }
                 for position in positions[..<Int(count)] {
-                    let answer = try? connection.askToBury(ring.id, position: position, until: .after(.seconds(1)))
+                    let answer = try? connection.askToBury(
+                        ring.id, position: position, until: .after(.seconds(1)))
                     guard let answer else { return }
                     // A living one that names it, too, may have lost the race for it, and will say so soon.
                     if answer.mayBury { shmring_consumer_bury(ring.consumer, position) }
-                    if answer.deadClaimerNamesIt && answer.livingClaimerNamesIt { hasClaimsToBury = true }
+                    if answer.deadClaimerNamesIt && answer.livingClaimerNamesIt {
+                        hasClaimsToBury = true
+                    }
                 }
             }
         }

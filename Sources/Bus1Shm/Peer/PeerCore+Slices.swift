@@ -13,7 +13,9 @@ extension PeerCore {
 
     func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
         guard let entry = handles.entry(id) else { throw Bus1Error.noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else { throw Bus1Error.nodeReleasedToSend }
+        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+            throw Bus1Error.nodeReleasedToSend
+        }
         return entry
     }
 
@@ -56,9 +58,12 @@ extension PeerCore {
             let packet = received.packet
             switch packet.kind! {
             case .segment:
-                guard let descriptor = received.descriptor.take(), let view = link.view() else { continue }
+                guard let descriptor = received.descriptor.take(), let view = link.view() else {
+                    continue
+                }
                 // A refusal leaves the segment unknown: its messages are dropped then, and counted.
-                _ = shmring_view_attach(view, packet.segment, descriptor.rawValue, packet.byteCount, true)
+                _ = shmring_view_attach(
+                    view, packet.segment, descriptor.rawValue, packet.byteCount, true)
             case .retired:
                 if let view = link.view() { _ = shmring_view_detach(view, packet.segment) }
             }
@@ -72,7 +77,9 @@ extension PeerCore {
     }
 
     private func reference(in message: UnsafePointer<shmring_message>) -> shmring_slice_ref? {
-        guard message.pointee.length == UInt32(MemoryLayout<shmring_slice_ref>.size) else { return nil }
+        guard message.pointee.length == UInt32(MemoryLayout<shmring_slice_ref>.size) else {
+            return nil
+        }
         return UnsafeRawPointer(shmring_message_body(message)!).load(as: shmring_slice_ref.self)
     }
 
@@ -80,7 +87,8 @@ extension PeerCore {
     func resolveSlice(of cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
         let message = UnsafePointer(shmring_cell_message(cell)!)
         guard var reference = reference(in: message),
-            let link = link(sender: message.pointee.sender, ring: message.pointee.ring), let view = link.view()
+            let link = link(sender: message.pointee.sender, ring: message.pointee.ring),
+            let view = link.view()
         else { return false }
         var result = shmring_view_hold(view, link.boardIn, &reference, &cell.pointee.held)
         if result != 0 {
@@ -146,7 +154,9 @@ extension PeerCore {
                     let socket = link.socket.withLock({ $0 })
                 else { return true }
                 var stamp: UInt64 = 0
-                guard (try? LinkPacket(kind: .retired, segment: untold.segment).send(over: socket.descriptor)) != nil,
+                guard
+                    (try? LinkPacket(kind: .retired, segment: untold.segment).send(
+                        over: socket.descriptor)) != nil,
                     shmring_producer_send(link.producer, clock, linkGrant, 0, nil, 0, &stamp) == 0
                 else { return false }
                 return true

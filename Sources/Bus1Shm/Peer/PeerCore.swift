@@ -89,7 +89,9 @@ final class PeerCore: @unchecked Sendable {
         let id: HandleID
     }
 
-    init(_ bus: Bus, _ options: Peer.Options, ticket: Ticket, until deadline: Deadline) throws(Bus1Error) {
+    init(_ bus: Bus, _ options: Peer.Options, ticket: Ticket, until deadline: Deadline)
+        throws(Bus1Error)
+    {
         guard !shmring_forked() else { throw Bus1Error(.forked, "join the bus") }
         var wishes = ControlOptions()
         wishes.slots = UInt32(clamping: options.slots)
@@ -99,15 +101,19 @@ final class PeerCore: @unchecked Sendable {
         let connection = try ControlConnection.open(bus, wishes, until: deadline)
         let welcome = connection.takeWelcome()
         let operation: StaticString = "map what the broker made for this peer"
-        let busMapping = try Mapping(welcome.busPage, SHMRING_SEGMENT_BUS, writable: false, operation)
+        let busMapping = try Mapping(
+            welcome.busPage, SHMRING_SEGMENT_BUS, writable: false, operation)
         let claims = try Mapping(
-            welcome.claims, SHMRING_SEGMENT_CLAIMS, writable: true, byteCount: shmring_claims_bytes(welcome.lanes),
+            welcome.claims, SHMRING_SEGMENT_CLAIMS, writable: true,
+            byteCount: shmring_claims_bytes(welcome.lanes),
             operation)
         let outboxMapping = try Mapping(
-            welcome.outbox, SHMRING_SEGMENT_OUTBOX, writable: true, byteCount: shmring_outbox_bytes(welcome.lanes),
+            welcome.outbox, SHMRING_SEGMENT_OUTBOX, writable: true,
+            byteCount: shmring_outbox_bytes(welcome.lanes),
             operation)
         var clock = shmring_clock()
-        let attached = shmring_clock_attach(UnsafePointer(busMapping.base(as: shmring_bus_page.self)), &clock)
+        let attached = shmring_clock_attach(
+            UnsafePointer(busMapping.base(as: shmring_bus_page.self)), &clock)
         guard attached == 0 else { throw Bus1Error(result: attached, "attach to the bus's clock") }
         guard let arena = shmring_arena_create(welcome.slotBytes) else {
             throw Bus1Error(.system, operation, errno: ENOMEM)
@@ -129,11 +135,15 @@ final class PeerCore: @unchecked Sendable {
             inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
         hot = .allocate(capacity: 1)
         let (seconds, attoseconds) = options.spin.components
-        let spin = options.spin == .zero || bus1_sys_cpu_count() < 2
-            ? 0 : UInt64(clamping: seconds) &* 1_000_000_000 &+ UInt64(clamping: attoseconds / 1_000_000_000)
+        let spin =
+            options.spin == .zero || bus1_sys_cpu_count() < 2
+            ? 0
+            : UInt64(clamping: seconds) &* 1_000_000_000
+                &+ UInt64(clamping: attoseconds / 1_000_000_000)
         hot.initialize(
             to: PeerHot(
-                inbox: inbox, arena: arena, clock: UnsafePointer(self.clock), token: bus1_sys_unique(), spin_ns: spin))
+                inbox: inbox, arena: arena, clock: UnsafePointer(self.clock),
+                token: bus1_sys_unique(), spin_ns: spin))
         lane = .allocate(capacity: 1)
         var claimsRaw = claims.raw
         var outboxRaw = outboxMapping.raw
@@ -173,7 +183,9 @@ final class PeerCore: @unchecked Sendable {
         guard lanesTaken < laneCount else {
             throw Bus1Error(
                 .overQuota, "make a lane",
-                refusal: .init(resource: .lanes, used: Int(lanesTaken), limit: Int(laneCount), account: account))
+                refusal: .init(
+                    resource: .lanes, used: Int(lanesTaken), limit: Int(laneCount), account: account
+                ))
         }
         defer { lanesTaken += 1 }
         return lanesTaken

@@ -54,7 +54,9 @@ final class SlicePool: @unchecked Sendable {
     }
 
     /// Some MiB in flight are enough for any throughput: more than the caches hold only makes every payload slower.
-    private static func enoughInFlight_bytes(_ byteCount: Int) -> Int { min(8 << 20, max(4 << 20, 8 * byteCount)) }
+    private static func enoughInFlight_bytes(_ byteCount: Int) -> Int {
+        min(8 << 20, max(4 << 20, 8 * byteCount))
+    }
     /// Turns to wait for slices to come back before more memory is used after all.
     private static let patience = 2000
 
@@ -120,7 +122,8 @@ final class SlicePool: @unchecked Sendable {
                 let count = Int(shmring_pool_take_retired(pool, numbers.baseAddress, 64))
                 guard count > 0 else { return }
                 for segment in numbers[..<count] {
-                    for (index, number) in linkNumbers where shmring_pool_withdraw(pool, number, segment) {
+                    for (index, number) in linkNumbers
+                    where shmring_pool_withdraw(pool, number, segment) {
                         untold.append((link: index, segment: segment))
                     }
                 }

@@ -27,11 +27,13 @@ public struct NodeID: Hashable, Sendable, BitwiseCopyable {
 /// receiver gets it.
 @frozen
 public struct Stamp: Comparable, Hashable, Sendable, BitwiseCopyable {
+    /// In ticks of the bus's clock.
     public let rawValue: UInt64
 
     @usableFromInline
     init(rawValue: UInt64) { self.rawValue = rawValue }
 
+    /// True when `a` is an earlier place in the order.
     @inlinable
     public static func < (a: Stamp, b: Stamp) -> Bool { a.rawValue < b.rawValue }
 }

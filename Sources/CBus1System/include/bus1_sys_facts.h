@@ -7,6 +7,6 @@
 uint64_t bus1_sys_unique(void);
 /* How many processors this machine has at work; at least 1. */
 int bus1_sys_cpu_count(void);
-/* The value of an environment variable; NULL when there is none, or when this program runs with more
- * rights than whoever started it. */
+/* The value of an environment variable; NULL when there is none, or when this program runs with
+ * more rights than whoever started it. */
 const char *bus1_sys_environment(const char *name);

@@ -6,8 +6,8 @@
  *
  * Guarantees:
  *   1. After bus1_sys_loop_forget(token) no event with that token is reported.
- *   2. What has been asked for stays asked for until it is forgotten, or reported its end (a negative
- *      result, or a packet of length 0).
+ *   2. What has been asked for stays asked for until it is forgotten, or reported its end (a
+ *      negative result, or a packet of length 0).
  *   3. Bytes and descriptors of an event belong to the caller: the bytes until the next call, the
  *      descriptors for good.
  */
@@ -45,15 +45,16 @@ void bus1_sys_loop_destroy(struct bus1_sys_loop *loop);
 /* "io_uring" or "epoll". */
 const char *bus1_sys_loop_name(const struct bus1_sys_loop *loop);
 
-/* Tokens are the caller's, unique among what is asked for at a time. A descriptor can be asked for once
- * by accept or receive and once by ready at a time, and must be forgotten before it is closed. */
+/* Tokens are the caller's, unique among what is asked for at a time. A descriptor can be asked for
+ * once by accept or receive and once by ready at a time, and must be forgotten before it is
+ * closed. */
 int bus1_sys_loop_accept(struct bus1_sys_loop *loop, int fd, uint64_t token);
 int bus1_sys_loop_receive(struct bus1_sys_loop *loop, int fd, uint64_t token);
 /* Once; to be asked for anew after it was reported. */
 int bus1_sys_loop_ready(struct bus1_sys_loop *loop, int fd, bool writable, uint64_t token);
 void bus1_sys_loop_forget(struct bus1_sys_loop *loop, int fd, uint64_t token);
 
-/* Waits for at most timeout_ms (-1: for ever) and reports one event: 1; or 0 when the time was over or a
- * signal came first; or -errno. */
+/* Waits for at most timeout_ms (-1: for ever) and reports one event: 1; or 0 when the time was over
+ * or a signal came first; or -errno. */
 int bus1_sys_loop_next(struct bus1_sys_loop *loop, struct bus1_sys_event *event_out,
                        int timeout_ms);

@@ -22,14 +22,14 @@ int bus1_sys_pidfd_signal(int pidfd, int signal);
 
 /*
  * Starts a program. arguments and environment end with NULL. Of the caller's descriptors the child
- * gets 0, 1, 2 and fds[i] as number 3 + i, nothing else that is close-on-exec. A path without a slash is
- * not searched for.
+ * gets 0, 1, 2 and fds[i] as number 3 + i, nothing else that is close-on-exec. A path without a
+ * slash is not searched for.
  */
 int bus1_sys_spawn(const char *path, char *const *arguments, char *const *environment,
                    const int *fds, int fd_count, int32_t *pid_out);
 
-/* Starts a detached thread with all signals blocked, that calls body(context). The name, a literal of up
- * to 15 characters, shows in /proc. */
+/* Starts a detached thread with all signals blocked, that calls body(context). The name, a literal
+ * of up to 15 characters, shows in /proc. */
 int bus1_sys_thread_start(const char *name, void (*body)(void *), void *context);
 int bus1_sys_thread_pin(int cpu);
 

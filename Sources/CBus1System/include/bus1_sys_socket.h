@@ -6,8 +6,8 @@
  *   2. A message is received whole with all its descriptors, or stays in the socket.
  *   3. Results are 0 or a count, or -errno.
  *
- * NOTE - paths are resolved under a directory descriptor through /proc/self/fd, so that the directory
- * that was checked is the one that is used, and its path may be longer than sun_path.
+ * NOTE - paths are resolved under a directory descriptor through /proc/self/fd, so that the
+ * directory that was checked is the one that is used, and its path may be longer than sun_path.
  */
 #pragma once
 
@@ -35,9 +35,9 @@ int bus1_sys_socket_pair(int fds_out[2]);
 
 int bus1_sys_socket_credentials(int fd, struct bus1_sys_credentials *credentials_out);
 /*
- * The process at the other end, as a pidfd. Where the kernel does not know SO_PEERPIDFD, the pidfd is
- * opened by the number in `credentials`, and then checked to be a process of the same user, or else
- * -ESRCH.
+ * The process at the other end, as a pidfd. Where the kernel does not know SO_PEERPIDFD, the pidfd
+ * is opened by the number in `credentials`, and then checked to be a process of the same user, or
+ * else -ESRCH.
  */
 int bus1_sys_socket_pidfd(int fd, const struct bus1_sys_credentials *credentials, int *pidfd_out);
 
@@ -45,20 +45,21 @@ int bus1_sys_socket_pidfd(int fd, const struct bus1_sys_credentials *credentials
 int bus1_sys_socket_send(int fd, const void *bytes, size_t byte_count, const int *fds,
                          int fd_count);
 /*
- * Receives one packet, never waits. Returns its length, 0 at the connection's end, -EAGAIN when there is
- * none; -EMSGSIZE when it is longer than capacity, or bears more descriptors than fds_out holds (both
- * are consumed, what came is closed); -EMFILE when the table of descriptors is full: the packet then
- * stays in the socket with all of its descriptors.
+ * Receives one packet, never waits. Returns its length, 0 at the connection's end, -EAGAIN when
+ * there is none; -EMSGSIZE when it is longer than capacity, or bears more descriptors than fds_out
+ * holds (both are consumed, what came is closed); -EMFILE when the table of descriptors is full:
+ * the packet then stays in the socket with all of its descriptors.
  */
 ssize_t bus1_sys_socket_receive(int fd, void *bytes, size_t capacity,
                                 int fds_out[BUS1_SYS_DESCRIPTORS_MAX], int *fd_count_out);
 
-/* Lets the other end leave no more than a handful of packets unreceived: their descriptors count against
- * the sender's user, and closing this end does not take them back. */
+/* Lets the other end leave no more than a handful of packets unreceived: their descriptors count
+ * against the sender's user, and closing this end does not take them back. */
 void bus1_sys_socket_narrow(int fd);
 
-/* Opens a directory for the two functions above. `private_uid`: refuse (-EPERM) unless that user owns
- * it, with mode 0700. Otherwise refuse (-EPERM) if all may write into it and it is not sticky. */
+/* Opens a directory for the two functions above. `private_uid`: refuse (-EPERM) unless that user
+ * owns it, with mode 0700. Otherwise refuse (-EPERM) if all may write into it and it is not
+ * sticky. */
 int bus1_sys_directory_open(const char *path, bool is_private, uint32_t private_uid, int *fd_out);
 /* Who owns it. */
 int bus1_sys_directory_owner(int fd, uint32_t *uid_out);
@@ -79,6 +80,6 @@ int bus1_sys_reopen_read_only(int fd, int *fd_out);
 /* How many descriptors this process may open. */
 uint64_t bus1_sys_descriptor_limit(void);
 
-/* Closed in a child of this process when it forks: a lock or listening socket that lives on in the child
- * would outlive the broker. */
+/* Closed in a child of this process when it forks: a lock or listening socket that lives on in the
+ * child would outlive the broker. */
 void bus1_sys_close_on_fork(int fd, bool close_it);

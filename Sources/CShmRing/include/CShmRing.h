@@ -1,5 +1,5 @@
-/* CShmRing - bytes, order and sleep. docs/architecture.md says where to start. A message moves through
- * these headers from top to bottom, and none includes one below it. */
+/* CShmRing - bytes, order and sleep. docs/architecture.md says where to start. A message moves
+ * through these headers from top to bottom, and none includes one below it. */
 #pragma once
 
 #include "shmring_atomics.h"

@@ -2,8 +2,8 @@
  * shmring_atomics.h - every atomic operation of the library, its order in its name.
  *
  * There is no default order and no other place: code that touches shared bytes uses these, and each
- * use carries a label (SYNC ...) that docs/memory-order.md explains. Plain uint64_t and uint32_t are
- * used, because _Atomic fields vanish when Swift imports a header.
+ * use carries a label (SYNC ...) that docs/memory-order.md explains. Plain uint64_t and uint32_t
+ * are used, because _Atomic fields vanish when Swift imports a header.
  *
  * Guarantees:
  *   1. load_acquire pairs with store_release, cas and exchange of the same word.
@@ -20,8 +20,10 @@
 #define shmring_likely(x) __builtin_expect(!!(x), 1)
 #define shmring_unlikely(x) __builtin_expect(!!(x), 0)
 
-_Static_assert(__atomic_always_lock_free(8, 0), "64-bit atomics must be lock-free: they are shared");
-_Static_assert(__atomic_always_lock_free(4, 0), "32-bit atomics must be lock-free: they are shared");
+_Static_assert(__atomic_always_lock_free(8, 0),
+               "64-bit atomics must be lock-free: they are shared");
+_Static_assert(__atomic_always_lock_free(4, 0),
+               "32-bit atomics must be lock-free: they are shared");
 
 SHMRING_INLINE uint64_t shmring_load_relaxed(const uint64_t *word)
 {
@@ -43,7 +45,8 @@ SHMRING_INLINE void shmring_store_release(uint64_t *word, uint64_t value)
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 
-/* Acquire and release when it succeeds, acquire when it fails; *expected then holds what was there. */
+/* Acquire and release when it succeeds, acquire when it fails; *expected then holds what was
+ * there. */
 SHMRING_INLINE bool shmring_cas_acq_rel(uint64_t *word, uint64_t *expected, uint64_t desired)
 {
     return __atomic_compare_exchange_n(word, expected, desired, false, __ATOMIC_ACQ_REL,

@@ -10,7 +10,8 @@
  *   2. shmring_clock_wait_past(stamp) returns once the clock reads more than the stamp: then every
  *      reading that begins later, on any core, is larger.
  *
- * NOTE - stamps are ticks, not nanoseconds; shmring_clock_ns converts, in about 50 ns. 62 bits: 51 years at 2.6 GHz.
+ * NOTE - stamps are ticks, not nanoseconds; shmring_clock_ns converts, in about 50 ns. 62 bits: 51
+ * years at 2.6 GHz.
  */
 #pragma once
 
@@ -41,9 +42,9 @@ SHMRING_INLINE uint64_t shmring_clock_now(const struct shmring_clock *clock)
 #if defined(__x86_64__)
     if (shmring_likely(clock->source == SHMRING_CLOCK_TSC)) {
         uint32_t low, high;
-        /* SYNC T1 lfence, pairs with T3 and C3: rdtsc waits for every earlier instruction to complete
-         * locally; stores may still be on their way, hence C3 and B7. "memory" keeps the compiler in
-         * line. */
+        /* SYNC T1 lfence, pairs with T3 and C3: rdtsc waits for every earlier instruction to
+         * complete locally; stores may still be on their way, hence C3 and B7. "memory" keeps the
+         * compiler in line. */
         __asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high)::"memory");
         return (uint64_t)high << 32 | low;
     }
@@ -55,8 +56,8 @@ SHMRING_INLINE uint64_t shmring_clock_now(const struct shmring_clock *clock)
 SHMRING_INLINE uint64_t shmring_clock_now_then_loads(const struct shmring_clock *clock)
 {
     uint64_t now = shmring_clock_now(clock);
-    /* SYNC T3 clock read, pairs with C3 in shmring_transaction_commit: what a look reads is read after
-     * its t0, so that every slot of a transaction with a lower stamp is found. */
+    /* SYNC T3 clock read, pairs with C3 in shmring_transaction_commit: what a look reads is read
+     * after its t0, so that every slot of a transaction with a lower stamp is found. */
     shmring_fence_clock_read();
     return now;
 }

@@ -40,7 +40,8 @@ struct shmring_open {
     uint64_t position;
     uint64_t stamp; /* of one that has happened */
     uint64_t commit; /* of a multicast: SHMRING_COMMIT_REF */
-    uint64_t tie;    /* of a multicast: the outbox's owner << 32 | index of its commit word; else 0 */
+    uint64_t tie;    /* of a multicast: the outbox's owner << 32 | index of its commit word; else
+                      * 0 */
     uint32_t state; /* enum shmring_open_state */
     uint32_t sender;
 };
@@ -84,8 +85,8 @@ struct shmring_ready {
 #define SHMRING_STREAM_STREAK 32u
 #define SHMRING_STREAM_PAUSES 8 /* some 200 ns */
 
-/* One empty call in so many looks at everything claimed: what stands behind several claims that stand
- * still is found then, and head is published for those who wait on it. */
+/* One empty call in so many looks at everything claimed: what stands behind several claims that
+ * stand still is found then, and head is published for those who wait on it. */
 #define SHMRING_EMPTY_LOOK 1024u
 
 #define SHMRING_INBOX_RINGS_MAX 127u /* futex_waitv takes 128 words; one is the attention word */
@@ -160,18 +161,20 @@ void shmring_inbox_deinit(struct shmring_inbox *inbox);
 int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 
-/* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL: ask
- * again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */
+/* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL:
+ * ask again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */
 int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *consumer,
                         uint64_t *positions, uint32_t room, uint32_t *count);
 
 /* Everything but the plainest case. `exact`: the answer E_EMPTY is to be relied upon. */
-int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message, bool exact);
+int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message,
+                            bool exact);
 /* Publishes head as far as it goes, and wakes senders that wait for room. */
 void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check_waiters);
 
-/* Like take, but waits: spins up to spin_ns, then parks until deadline_ns (CLOCK_MONOTONIC; UINT64_MAX:
- * never). SHMRING_E_EMPTY: the deadline has passed. SHMRING_E_ATTENTION: the broker wrote. */
+/* Like take, but waits: spins up to spin_ns, then parks until deadline_ns (CLOCK_MONOTONIC;
+ * UINT64_MAX: never). SHMRING_E_EMPTY: the deadline has passed. SHMRING_E_ATTENTION: the broker
+ * wrote. */
 int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *message,
                        uint64_t spin_ns, uint64_t deadline_ns);
 /* For an event loop: announces sleep on the event descriptors and looks once more. As take. */
@@ -211,18 +214,18 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
     if (shmring_unlikely(message->length > consumer->body_bytes))
         return SHMRING_E_CORRUPT;
     shmring_copy(message->body, slot->body, message->length);
-    /* The compiler must not take the copy for the slot and read that again after a check: from here on
-     * it knows nothing of what the copy holds. No instruction. */
+    /* The compiler must not take the copy for the slot and read that again after a check: from here
+     * on it knows nothing of what the copy holds. No instruction. */
     __asm__("" : "+m"(*(uint8_t(*)[])(void *)message->body));
     return SHMRING_OK;
 }
 
 /*
- * Takes the next message in order. SHMRING_OK: copied to *message. SHMRING_E_EMPTY: nothing, as far as
- * the next slot tells; a message behind one that is claimed and unwritten may be found some calls
- * later (shmring_inbox_take_slow with `exact` finds it now). SHMRING_E_UNKNOWN_SENDER: introduce
- * trouble_sender of trouble_ring, or drop it, and call again. SHMRING_E_CORRUPT: trouble_ring is to be
- * severed. -ENOMEM.
+ * Takes the next message in order. SHMRING_OK: copied to *message. SHMRING_E_EMPTY: nothing, as far
+ * as the next slot tells; a message behind one that is claimed and unwritten may be found some
+ * calls later (shmring_inbox_take_slow with `exact` finds it now). SHMRING_E_UNKNOWN_SENDER:
+ * introduce trouble_sender of trouble_ring, or drop it, and call again. SHMRING_E_CORRUPT:
+ * trouble_ring is to be severed. -ENOMEM.
  */
 SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmring_message *message)
 {
@@ -240,9 +243,9 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
     uint64_t header = shmring_consumer_header(ring, next);
     uint64_t plain = next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST;
     if (shmring_unlikely((header & ~SHMRING_HEADER_SLICE) != plain)) {
-        /* Nobody has written here. One behind, written, shows a claim that stands still - unless both
-         * were written just now; the rest the longer look finds, now and then: reading tail each time
-         * would cost the sender a miss a message. */
+        /* Nobody has written here. One behind, written, shows a claim that stands still - unless
+         * both were written just now; the rest the longer look finds, now and then: reading tail
+         * each time would cost the sender a miss a message. */
         if (shmring_likely(header >> SHMRING_POSITION_SHIFT != next) &&
             shmring_likely(++inbox->empty_count % SHMRING_EMPTY_LOOK != 0)) {
             if (shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
@@ -255,8 +258,8 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
         if ((header & ~SHMRING_HEADER_SLICE) != plain)
             return shmring_inbox_take_slow(inbox, message, false);
     }
-    /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later than the
-     * header. What was released or dead before the message was sent has changed by now. */
+    /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later
+     * than the header. What was released or dead before the message was sent has changed by now. */
     uint64_t changed = shmring_load_relaxed(&ring->control->flags) ^ ring->flags_seen;
     changed |= shmring_load_relaxed(inbox->death) ^ inbox->death_seen;
     if (shmring_unlikely((changed | ring->foreign) != 0))
@@ -291,8 +294,8 @@ SHMRING_INLINE uint64_t shmring_header_slice(void)
 /* Polls of one slot between two calls of take: two instructions each, where take has twenty. */
 #define SHMRING_SPIN_POLLS 64u
 
-/* The first turns of a wait, in line: take, again and again, `turns` times at most or until the broker
- * writes. As shmring_inbox_take. */
+/* The first turns of a wait, in line: take, again and again, `turns` times at most or until the
+ * broker writes. As shmring_inbox_take. */
 SHMRING_INLINE int shmring_inbox_spin(struct shmring_inbox *inbox, struct shmring_message *message,
                                       uint32_t turns)
 {

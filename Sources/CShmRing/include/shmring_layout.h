@@ -10,9 +10,9 @@
  *     pool segment  sender    RW      RO        -       payloads only, no header
  *
  * Each segment but a pool's begins with a struct shmring_header, which attaching checks. Fields are
- * plain integers: _Atomic and aligned members would vanish when Swift imports them. What lies within
- * 128 bytes of a word that one side writes is written by that side only, or rarely: two lines,
- * because cores fetch lines in pairs.
+ * plain integers: _Atomic and aligned members would vanish when Swift imports them. What lies
+ * within 128 bytes of a word that one side writes is written by that side only, or rarely: two
+ * lines, because cores fetch lines in pairs.
  *
  * NOTE - a reader treats every byte here as hostile until it is copied and checked, except in what
  * it alone can write.
@@ -87,13 +87,14 @@ _Static_assert(offsetof(struct shmring_ring_control, doorbell) == 512, "apart fr
 
 #define SHMRING_FLAG_RELEASES UINT64_C(1) /* read the release words of your owners */
 
-/* A park number's top bit says that the consumer sleeps on its event descriptor, not on the futex. */
+/* A park number's top bit says that the consumer sleeps on its event descriptor, not on the
+ * futex. */
 #define SHMRING_PARKED_ON_EVENT (UINT64_C(1) << 63)
 
 /* Behind the control page: uint64_t resume[capacity], written by the consumer only. An index out of
  * service holds SHMRING_RESUME_NEVER | the position that was left unwritten, and later positions of
- * it are holes; back in service it holds the first position that is none. The position itself is not
- * a hole: its claimer may still write it. Behind that, from the next page on: the slots. */
+ * it are holes; back in service it holds the first position that is none. The position itself is
+ * not a hole: its claimer may still write it. Behind that, from the next page on: the slots. */
 #define SHMRING_RESUME_NEVER (UINT64_C(1) << 63)
 #define SHMRING_RESUME_OFFSET SHMRING_PAGE_BYTES
 
@@ -140,7 +141,8 @@ _Static_assert(sizeof(struct shmring_slice_ref) == 32, "fits the smallest slot")
     ((uint64_t)(count) << 52 | (uint64_t)(ring) << 32 | (uint64_t)(uint32_t)(position))
 #define SHMRING_CLAIM_COUNT_MAX 4095u
 #define SHMRING_RINGS_MAX (1u << 20)
-/* Claims segment: header, padded to SHMRING_PAD_BYTES; then uint64_t [lanes][SHMRING_CLAIM_WORDS]. */
+/* Claims segment: header, padded to SHMRING_PAD_BYTES; then uint64_t
+ * [lanes][SHMRING_CLAIM_WORDS]. */
 #define SHMRING_CLAIMS_OFFSET SHMRING_PAD_BYTES
 
 /* ---- outbox --------------------------------------------------------------------------------- */

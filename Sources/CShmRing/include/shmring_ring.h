@@ -2,8 +2,8 @@
  * shmring_ring.h - the sending side of a ring: claim, write, commit.
  *
  * A ring carries messages of one trust domain to one receiver; any number of lanes in any number of
- * processes send into it. A struct shmring_producer is one lane's way into one ring; one thread at a
- * time uses it.
+ * processes send into it. A struct shmring_producer is one lane's way into one ring; one thread at
+ * a time uses it.
  *
  * Guarantees:
  *   1. shmring_producer_send returns SHMRING_OK only when the message is visible to every core:
@@ -11,7 +11,8 @@
  *   2. Any other result means that nothing was claimed and nothing will be delivered.
  *   3. Lock-free: a producer stopped or killed between any two instructions stops no other one. It
  *      leaves at most its claimed slots unwritten; the receiver passes over them.
- *   4. No system call, no allocation, unless the receiver is parked: then one or two calls to wake it.
+ *   4. No system call, no allocation, unless the receiver is parked: then one or two calls to wake
+ *      it.
  *
  * NOTE - the receiver may be hostile and writes head, resume and parked: they can make sends fail
  * (SHMRING_E_FULL, SHMRING_E_CORRUPT), never make them write outside the ring.
@@ -42,8 +43,8 @@ struct shmring_producer {
     uint32_t sender;   /* what the broker calls the own process in this ring */
     uint32_t event_fd; /* + 1: rings a receiver that sleeps on its event descriptor; 0 none yet */
     uint32_t reserved;
-    /* Called by the owning thread when the receiver sleeps on a descriptor that is not here yet: may
-     * set event_fd. NULL: somebody else will. */
+    /* Called by the owning thread when the receiver sleeps on a descriptor that is not here yet:
+     * may set event_fd. NULL: somebody else will. */
     void (*fetch_event)(struct shmring_producer *producer, void *context);
     void *fetch_context;
 };
@@ -53,23 +54,24 @@ struct shmring_producer {
 int shmring_producer_init(struct shmring_producer *producer, const struct shmring_mapping *ring,
                           uint64_t *claim_word, uint32_t sender);
 
-/* The descriptor that wakes the receiver from an event loop. The caller keeps it open for as long as the
- * producer lives. Any thread. */
+/* The descriptor that wakes the receiver from an event loop. The caller keeps it open for as long
+ * as the producer lives. Any thread. */
 SHMRING_INLINE void shmring_producer_set_event(struct shmring_producer *producer, int32_t fd)
 {
     /* Relaxed: a number, complete in itself; the descriptor behind it was open before. */
     shmring_store_relaxed_u32(&producer->event_fd, (uint32_t)fd + 1);
 }
 
-/* Wakes the receiver that parked under this number. The one place where a send enters the kernel. */
+/* Wakes the receiver that parked under this number. The one place where a send enters the
+ * kernel. */
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number);
 
 /* A claim that loses its compare-and-swap this often in a row is given up as full: others of this
  * ring are honest and busy, which never lasts so long, or somebody writes tail for mischief. */
 #define SHMRING_CLAIM_TRIES 65536u
 
-/* The careful answer to "is there room": from a tail and a head that belong together. *tail: what it
- * was. SHMRING_OK, SHMRING_E_FULL, SHMRING_E_CORRUPT. */
+/* The careful answer to "is there room": from a tail and a head that belong together. *tail: what
+ * it was. SHMRING_OK, SHMRING_E_FULL, SHMRING_E_CORRUPT. */
 int shmring_producer_room(struct shmring_producer *producer, uint64_t count, uint64_t room,
                           uint64_t *tail);
 
@@ -88,8 +90,8 @@ SHMRING_INLINE struct shmring_slot *shmring_producer_slot(const struct shmring_p
     return (struct shmring_slot *)(void *)(producer->slots + (index << producer->slot_shift));
 }
 
-/* Copies n bytes to shared memory, without a call for the sizes that fit a slot. Reads no byte twice
- * that matters: source is private. */
+/* Copies n bytes to shared memory, without a call for the sizes that fit a slot. Reads no byte
+ * twice that matters: source is private. */
 SHMRING_INLINE void shmring_copy(void *to, const void *from, uint64_t n)
 {
     uint8_t *t = to;
@@ -127,10 +129,10 @@ SHMRING_INLINE int shmring_producer_refresh(struct shmring_producer *producer, u
     /* SYNC R4 acquire, pairs with R5 in shmring_consumer_publish_head. The consumer has finished
      * with every slot below head: without it a body could be overwritten while it is copied. */
     uint64_t head = shmring_load_acquire(&producer->control->head);
-    /* Relaxed: R5a stored it before the head just read, so it is not older than that head. It may be
-     * newer: a one is harmless, and a zero was stored when the consumer had seen tail (R7, R6) pass
-     * every position that resume[] takes out, so that R2 of this claim, which comes later than this
-     * load, cannot get one of them. */
+    /* Relaxed: R5a stored it before the head just read, so it is not older than that head. It may
+     * be newer: a one is harmless, and a zero was stored when the consumer had seen tail (R7, R6)
+     * pass every position that resume[] takes out, so that R2 of this claim, which comes later than
+     * this load, cannot get one of them. */
     producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
     producer->head_seen = head;
     uint64_t used = tail - head;
@@ -156,7 +158,8 @@ SHMRING_INLINE int shmring_producer_claim_range(struct shmring_producer *produce
             shmring_unlikely(shmring_producer_refresh(producer, tail, count, room))) {
             int full = shmring_producer_room(producer, count, room, &tail);
             if (shmring_unlikely(full)) {
-                /* SYNC R10 release, pairs with B9: the word of an attempt that ended names nothing. */
+                /* SYNC R10 release, pairs with B9: the word of an attempt that ended names
+                 * nothing. */
                 shmring_store_release(claim_word, 0);
                 return full;
             }
@@ -192,8 +195,8 @@ SHMRING_INLINE int shmring_producer_claim(struct shmring_producer *producer, uin
 }
 
 /* Makes a slot written. From here on its message exists. */
-SHMRING_INLINE void shmring_slot_publish(struct shmring_slot *slot, uint64_t position, uint64_t bits,
-                                         uint64_t stamp, uint64_t route)
+SHMRING_INLINE void shmring_slot_publish(struct shmring_slot *slot, uint64_t position,
+                                         uint64_t bits, uint64_t stamp, uint64_t route)
 {
     slot->stamp = stamp;
     slot->route = route;
@@ -202,8 +205,8 @@ SHMRING_INLINE void shmring_slot_publish(struct shmring_slot *slot, uint64_t pos
     shmring_store_release(&slot->header, position << SHMRING_POSITION_SHIFT | bits);
 }
 
-/* Ends an attempt: the claim word names nothing any more, everything written is visible, and whether
- * the receiver sleeps is read after that. */
+/* Ends an attempt: the claim word names nothing any more, everything written is visible, and
+ * whether the receiver sleeps is read after that. */
 SHMRING_INLINE void shmring_producer_finish(struct shmring_producer *producer, uint64_t *claim_word)
 {
     /* SYNC D1 full barrier, pairs with D2 in announce: either the receiver's second look finds the
@@ -249,8 +252,8 @@ SHMRING_INLINE bool shmring_producer_is_hole(const struct shmring_producer *prod
 {
     if (shmring_likely(producer->out_of_service == 0))
         return false;
-    /* Relaxed: R5a stored it before the head that made room for the position. That the index has gone
-     * back into service meanwhile changes no answer: it does so a lap beyond every claim. */
+    /* Relaxed: R5a stored it before the head that made room for the position. That the index has
+     * gone back into service meanwhile changes no answer: it does so a lap beyond every claim. */
     uint64_t resume = shmring_load_relaxed(&producer->resume[position & producer->mask]);
     /* Out of service because of this very position, whose sender was slow: no hole. Taken for one,
      * its message would be lost, and the index with it. */

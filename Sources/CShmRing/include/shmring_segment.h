@@ -73,15 +73,16 @@ int shmring_segment_create(const char *label, uint64_t byte_count, bool reserve,
 int shmring_segment_seal(int fd, bool future_write);
 
 /*
- * Maps a segment. Checks type, size (fstat == byte_count unless that is 0), seals (SHRINK and GROW; no
- * F_SEAL_WRITE), and, for kinds with a header, magic, kind, version and byte_count - after copying
- * it. `require_future_write`: refuse a segment that others could still map for writing.
+ * Maps a segment. Checks type, size (fstat == byte_count unless that is 0), seals (SHRINK and GROW;
+ * no F_SEAL_WRITE), and, for kinds with a header, magic, kind, version and byte_count - after
+ * copying it. `require_future_write`: refuse a segment that others could still map for writing.
  * `require_blocks`: refuse sparse ones. Does not close fd. placement and report may be NULL.
  */
 int shmring_segment_map(int fd, enum shmring_segment_kind kind, enum shmring_access access,
                         uint64_t byte_count, bool require_future_write, bool require_blocks,
                         const struct shmring_placement *placement,
-                        struct shmring_placement_report *report, struct shmring_mapping *mapping_out);
+                        struct shmring_placement_report *report,
+                        struct shmring_mapping *mapping_out);
 void shmring_segment_unmap(struct shmring_mapping *mapping);
 
 /* Sizes, in bytes. 0 when a parameter is out of range. */

@@ -3,9 +3,9 @@
  * their end, and tells the living that there is something to read.
  *
  * Guarantees:
- *   1. After shmring_outbox_settle no commit word of the outbox is pending, whatever its former owner
- *      had written there; each word was changed by one compare-and-swap, so that a commit is never
- *      undone.
+ *   1. After shmring_outbox_settle no commit word of the outbox is pending, whatever its former
+ *      owner had written there; each word was changed by one compare-and-swap, so that a commit is
+ *      never undone.
  *   2. shmring_bus_announce is one transaction: all that is read from the bus page before its
  *      compare-and-swap says "not yet", all after it says "at this stamp".
  *
@@ -39,8 +39,9 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
 struct shmring_claim {
     uint32_t count, ring, position;
 };
-/* Copies claim words from `first` on, up to `capacity`, into private memory: only those that are not
- * zero. Returns how many, and in *next where to go on; at the end *next is the number of words. */
+/* Copies claim words from `first` on, up to `capacity`, into private memory: only those that are
+ * not zero. Returns how many, and in *next where to go on; at the end *next is the number of
+ * words. */
 uint32_t shmring_claims_copy(const struct shmring_mapping *claims, uint32_t lanes, uint32_t first,
                              struct shmring_claim *claims_out, uint32_t capacity, uint32_t *next);
 /* Whether a word names this position of this ring. */

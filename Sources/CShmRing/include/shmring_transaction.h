@@ -1,5 +1,6 @@
 /*
- * shmring_transaction.h - one message to each of several destinations, at one instant or not at all.
+ * shmring_transaction.h - one message to each of several destinations, at one instant or not at
+ * all.
  *
  * Guarantees:
  *   1. The compare-and-swap of one commit word is the instant: before it no destination delivers,
@@ -42,8 +43,8 @@ struct shmring_lane {
     struct shmring_lane_slot *slots;
 };
 
-/* Lane `number` of a peer, in its mapped claims and outbox segments. -ENOMEM; SHMRING_E_CORRUPT when
- * the segments hold no such lane. */
+/* Lane `number` of a peer, in its mapped claims and outbox segments. -ENOMEM; SHMRING_E_CORRUPT
+ * when the segments hold no such lane. */
 int shmring_lane_init(struct shmring_lane *lane, const struct shmring_mapping *claims,
                       const struct shmring_mapping *outbox, uint32_t number);
 void shmring_lane_deinit(struct shmring_lane *lane);
@@ -52,7 +53,8 @@ SHMRING_INLINE uint64_t *shmring_lane_claim_word(const struct shmring_lane *lane
 {
     return &lane->claims[0];
 }
-/* The destination is gone: no commit word waits for its head any more. Before the producer is freed. */
+/* The destination is gone: no commit word waits for its head any more. Before the producer is
+ * freed. */
 void shmring_lane_forget(struct shmring_lane *lane, const struct shmring_producer *producer);
 
 /*

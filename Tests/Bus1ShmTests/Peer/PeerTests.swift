@@ -157,7 +157,9 @@ struct PeerTests {
                 #expect(message.byteCount == size)
             }
         }
-        #expect(throws: Bus1Error.self) { try sender.send([1].span.bytes, to: [handles[0], handles[0]]) }
+        #expect(throws: Bus1Error.self) {
+            try sender.send([1].span.bytes, to: [handles[0], handles[0]])
+        }
     }
 
     @Test func aForwardedPayloadIsNotCopied() throws {
@@ -172,12 +174,17 @@ struct PeerTests {
         for round in 0..<20 {
             var slice = try first.loan(200_000)
             var room = slice.bytes
-            _ = room.withUnsafeMutableBytes { $0.initializeMemory(as: UInt8.self, repeating: UInt8(round)) }
+            _ = room.withUnsafeMutableBytes {
+                $0.initializeMemory(as: UInt8.self, repeating: UInt8(round))
+            }
             try first.send(slice, to: toSecond)
             let forwarded = try second.forward(try second.nextMessage())
             try second.send(forwarded, to: toThird)
             let message = try third.nextMessage()
-            #expect(message.payload.withUnsafeBytes { $0.allSatisfy { $0 == UInt8(round) } && $0.count == 200_000 })
+            #expect(
+                message.payload.withUnsafeBytes {
+                    $0.allSatisfy { $0 == UInt8(round) } && $0.count == 200_000
+                })
         }
     }
 
@@ -188,7 +195,9 @@ struct PeerTests {
         let handle = try owner.makeHandle(to: node)
         let lane = try owner.lane()
         let sending = TestThread {
-            for i in 0..<10_000 { try lane.send(UInt64(i), to: handle, until: .after(.seconds(10))) }
+            for i in 0..<10_000 {
+                try lane.send(UInt64(i), to: handle, until: .after(.seconds(10)))
+            }
         }
         for i in 0..<10_000 { #expect(try owner.nextMessage().load(as: UInt64.self) == UInt64(i)) }
         try sending.join()
@@ -204,11 +213,13 @@ final class TestThread: @unchecked Sendable {
 
     init(_ body: @escaping () throws -> Void) {
         self.body = body
-        pthread_create(&thread, nil, { context in
-            let this = Unmanaged<TestThread>.fromOpaque(context!).takeRetainedValue()
-            do { try this.body() } catch { this.failure = error }
-            return nil
-        }, Unmanaged.passRetained(self).toOpaque())
+        pthread_create(
+            &thread, nil,
+            { context in
+                let this = Unmanaged<TestThread>.fromOpaque(context!).takeRetainedValue()
+                do { try this.body() } catch { this.failure = error }
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
     }
 
     func join() throws {
@@ -266,7 +277,9 @@ struct DescriptorTests {
         let lane = try owner.lane()
         let descriptor = try owner.descriptor()
         let sending = TestThread {
-            for i in 0..<20_000 { try lane.send(UInt64(i), to: handle, until: .after(.seconds(20))) }
+            for i in 0..<20_000 {
+                try lane.send(UInt64(i), to: handle, until: .after(.seconds(20)))
+            }
         }
         var next: UInt64 = 0
         while next < 20_000 {
