@@ -141,7 +141,7 @@ extension PeerCore {
             } else if waiting {
                 // Claims of the dead are asked for again soon; idle memory is given back soon.
                 let soon =
-                    hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(20)) : .never
+                    hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(5)) : .never
                 let until = Deadline.earlier(deadline, soon)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
             } else {

@@ -2,7 +2,7 @@ import CShmRing
 import Glibc
 
 /// Memory that nobody needed for so long goes back to the kernel.
-private let idleMemory_ns: UInt64 = 60_000_000
+private let idleMemory_ns: UInt64 = 35_000_000
 /// In a slot's route: not to a node, but the word that the link's socket has something to read.
 let linkGrant: UInt32 = .max
 
@@ -146,7 +146,7 @@ extension PeerCore {
         guard !laneState.pools.isEmpty else { return }
         let now = monotonicNow_ns()
         guard now >= nextTrim_ns else { return }
-        nextTrim_ns = now + idleMemory_ns / 4
+        nextTrim_ns = now + idleMemory_ns / 10
         for pool in laneState.pools.values {
             pool.trim(now_ns: now, idle_ns: idleMemory_ns)
             pool.untold.removeAll { untold in
