@@ -67,7 +67,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// As ``Peer/loan(_:until:)``.
+    /// As ``Peer/loan(_:until:)``. Before the first slice goes to a handle from a lane, the peer
+    /// itself must have called ``Peer/prepareToLend(to:)``, or have lent there; otherwise sending
+    /// throws `denied`.
     public func loan(_ byteCount: Int, until deadline: Deadline = .now) throws(Bus1Error) -> Slice {
         try core.requireOpen("loan a slice")
         return try state.loan(byteCount, toward: core.ownDomain, until: deadline)

@@ -172,7 +172,7 @@ final class LaneState {
         var byteCount: UInt64 = 0
         var result = shmring_pool_segment(lender.pool, segment, &descriptor, &byteCount)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
-        let socket = try core.linkSocket(of: link)
+        let socket = try core.linkSocket(of: link, lane: number)
         try LinkPacket(kind: .segment, segment: segment, byteCount: byteCount)
             .send(over: socket.descriptor, descriptor: descriptor)
         result = shmring_pool_announced(lender.pool, lender.number, segment)

@@ -26,6 +26,20 @@ extension Peer {
         return Stamp(rawValue: try core.laneState.send(slice, handle.id, until: deadline))
     }
 
+    /// Makes ready for lending slices where a handle leads: asks the broker for the link's socket.
+    /// The first slice does it by itself, but a lane can't: call this before one sends slices or
+    /// long payloads there.
+    ///
+    /// - Throws: `noSuchHandle`, `nodeReleased`, `severed`, `timedOut`.
+    public func prepareToLend(to handle: borrowing Handle) throws(Bus1Error) {
+        try core.requireOpen("prepare to lend")
+        let entry = try core.usableEntry(handle.id)
+        guard let link = core.link(at: Int(entry.pointee.link)) else {
+            throw Bus1Error.noSuchHandleToSend
+        }
+        _ = try core.linkSocket(of: link, lane: 0)
+    }
+
     /// Makes a received payload a slice again, to be sent on without a copy. Its sender gets it back when the last
     /// receiver has given it back.
     ///

@@ -19,28 +19,27 @@ extension PeerCore {
         return entry
     }
 
-    /// The link's socket for descriptors; made when first needed, under the links' lock, since lanes ask, too.
-    func linkSocket(of link: Link) throws(Bus1Error) -> LinkSocket {
+    /// The link's socket for descriptors; made when first needed, by the peer's own lane: only
+    /// that has the connection to the broker.
+    func linkSocket(of link: Link, lane: UInt32 = 0) throws(Bus1Error) -> LinkSocket {
         if let socket = link.socket.withLock({ $0 }) { return socket }
-        return try socketLock.withLock { _ throws(Bus1Error) in
-            if let socket = link.socket.withLock({ $0 }) { return socket }
-            if link.peer == ownPeer {
-                let socket = try LinkSocket.toItself()
-                link.socket.withLock { $0 = socket }
-                return socket
-            }
-            if let made = try connection.linkSocket(to: link.peer, until: .after(.seconds(5))) {
-                let socket = LinkSocket(made)
-                link.socket.withLock { $0 = socket }
-                return socket
-            }
-            // The other asked first: its end is among the events.
-            try readEvents()
-            guard let socket = link.socket.withLock({ $0 }) else {
-                throw Bus1Error(.severed, "make a link's socket")
-            }
+        guard lane == 0 else { throw Bus1Error(.denied, "lend the first slice from a lane") }
+        if link.peer == ownPeer {
+            let socket = try LinkSocket.toItself()
+            link.socket.withLock { $0 = socket }
             return socket
         }
+        if let made = try connection.linkSocket(to: link.peer, until: .after(.seconds(5))) {
+            let socket = LinkSocket(made)
+            link.socket.withLock { $0 = socket }
+            return socket
+        }
+        // The other asked first: its end is among the events.
+        try readEvents()
+        guard let socket = link.socket.withLock({ $0 }) else {
+            throw Bus1Error(.severed, "make a link's socket")
+        }
+        return socket
     }
 
     func takeLinkSocket(_ peer: PeerID, _ socket: consuming Descriptor) {

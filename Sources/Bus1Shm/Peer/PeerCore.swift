@@ -42,8 +42,6 @@ final class PeerCore: @unchecked Sendable {
     /// In the order of introduction; only added to. Lanes read it through ``link(at:)``.
     private(set) var links: [Link] = []
     private let linksForLanes = Mutex<[Link]>([])
-    /// Who makes a link's socket.
-    let socketLock = Mutex<Void>(())
     var linkOfPeer: [PeerID: Int] = [:]
     /// Nodes and, under the same lock, every change of the grant tables: a node may be released on any thread.
     let nodes = Mutex(Nodes())

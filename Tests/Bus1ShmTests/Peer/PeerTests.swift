@@ -188,6 +188,25 @@ struct PeerTests {
         }
     }
 
+    @Test func aLaneLendsWhereThePeerIsReady() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let sender = try Peer(on: test.bus)
+        let handle = try held(sender.adopt(try owner.give(node, to: sender)))
+        let lane = try sender.lane()
+        let bytes = [UInt8](repeating: 7, count: 5000)
+        #expect(throws: Bus1Error.self) { try lane.send(bytes.span.bytes, to: handle) }
+        try sender.prepareToLend(to: handle)
+        let sending = TestThread {
+            for _ in 0..<100 {
+                try lane.send(bytes.span.bytes, to: handle, until: .after(.seconds(10)))
+            }
+        }
+        for _ in 0..<100 { #expect(try owner.nextMessage().byteCount == 5000) }
+        try sending.join()
+    }
+
     @Test func aLaneSendsFromAnotherThread() throws {
         let test = TestBus()
         let owner = try Peer(on: test.bus)
