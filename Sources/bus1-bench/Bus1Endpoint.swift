@@ -437,7 +437,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     /// Messages under grants that nobody gave, between honest ones.
     private func sendForged() throws -> [String: Double] {
         for distance in [1, 2, 100, 1 << 20, 1 << 31] as [UInt32] {
-            try peer.send(UInt64(1), to: handles[0].handle)
+            while try !hotPathSend(peer, 1, handles[0].handle) {}
             try peer.sendForged(UInt64(2), grantsBeyond: distance, to: handles[0].handle)
         }
         try peer.send(UInt64(3), to: handles[0].handle)
@@ -447,8 +447,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     private func takeUntilLast(isJudge: Bool = false) throws -> [String: Double] {
         var strays = 0.0
         while true {
-            guard case .message(let message) = try peer.receive() else { continue }
-            let value = try message.load(as: UInt64.self)
+            guard let value = try hotPathReceive(peer) else { continue }
             if value == 2 { strays += 1 }
             if value == 3 { return strays > 0 ? ["refused": 0] : isJudge ? ["refused": 1] : [:] }
         }
