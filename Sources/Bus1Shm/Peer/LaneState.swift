@@ -15,6 +15,9 @@ final class LaneState {
     /// Room for the destinations of one transaction, kept.
     var legs: [shmring_leg] = []
     var references: [shmring_slice_ref] = []
+    /// Room for a payload of several pieces that fits a slot.
+    let gathered = UnsafeMutableRawPointer.allocate(
+        byteCount: Int(SHMRING_SLOT_BYTES_MAX), alignment: 8)
     private let quotaBytes: Int
     /// The core's handle table, which never moves.
     private let handlesBase: UnsafeMutablePointer<HandleEntry>
@@ -81,7 +84,8 @@ final class LaneState {
     func pool(toward domain: DomainID) throws(Bus1Error) -> SlicePool {
         if let pool = pools[domain] { return pool }
         let pool = try SlicePool(
-            domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes)
+            domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes,
+            core.placement)
         pools[domain] = pool
         return pool
     }
@@ -239,6 +243,7 @@ final class LaneState {
     }
 
     deinit {
+        gathered.deallocate()
         for (index, producer) in producers.enumerated() {
             guard let producer else { continue }
             core.link(at: index)?.forget(producer)

@@ -32,14 +32,16 @@ final class OwnRing {
     var senders: [Link?] = []
 
     /// Maps the ring and checks its geometry. `isForeign`: of another trust domain than the peer's own.
-    init(_ offer: consuming RingOffer, isForeign: Bool) throws(Bus1Error) {
+    init(
+        _ offer: consuming RingOffer, isForeign: Bool, _ placement: Placement?
+    ) throws(Bus1Error) {
         id = offer.ring
         domain = offer.domain
         let byteCount = shmring_ring_bytes(offer.slots, offer.slotBytes)
         guard byteCount != 0 else { throw Bus1Error(.mismatch, "map a ring of one's own") }
         mapping = try Mapping(
             offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount,
-            "map a ring of one's own")
+            placement: placement, "map a ring of one's own")
         consumer = .allocate(capacity: 1)
         var raw = mapping.raw
         let result = shmring_consumer_init(consumer, &raw, isForeign)

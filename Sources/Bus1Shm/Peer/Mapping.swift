@@ -9,12 +9,24 @@ struct Mapping: ~Copyable {
     init(
         _ descriptor: borrowing Descriptor, _ kind: shmring_segment_kind, writable: Bool,
         byteCount: UInt64 = 0,
-        requireFutureWrite: Bool = false, _ operation: StaticString
+        requireFutureWrite: Bool = false, placement: Placement? = nil, _ operation: StaticString
     ) throws(Bus1Error) {
         var raw = shmring_mapping()
-        let result = shmring_segment_map(
-            descriptor.rawValue, kind, writable ? SHMRING_READ_WRITE : SHMRING_READ_ONLY, byteCount,
-            requireFutureWrite, false, nil, nil, &raw)
+        let access = writable ? SHMRING_READ_WRITE : SHMRING_READ_ONLY
+        let result: Int32
+        if let placement {
+            var wishes = placement.wishes
+            var report = shmring_placement_report()
+            result = shmring_segment_map(
+                descriptor.rawValue, kind, access, byteCount, requireFutureWrite, false, &wishes,
+                &report, &raw)
+            placement.report(report)
+        } else {
+            // No report is asked for: it reads /proc/self/smaps.
+            result = shmring_segment_map(
+                descriptor.rawValue, kind, access, byteCount, requireFutureWrite, false, nil, nil,
+                &raw)
+        }
         guard result == 0 else { throw Bus1Error(result: result, operation) }
         self.raw = raw
     }
@@ -45,5 +57,38 @@ enum WipedOnFork {
 
     static func deallocate<T>(_ pointer: UnsafeMutablePointer<T>) {
         munmap(pointer, MemoryLayout<T>.size)
+    }
+}
+
+/// How a peer wishes its memory to be placed, and what became of that.
+final class Placement {
+    let wishes: shmring_placement
+    private(set) var reported: shmring_placement_report?
+
+    init?(_ options: Peer.Options) {
+        guard options.prefault || options.locked || options.hugePages || options.numaNode != nil
+        else { return nil }
+        wishes = shmring_placement(
+            prefault: options.prefault, lock: options.locked, huge: options.hugePages,
+            numa_node: options.numaNode.map { Int32(clamping: $0) } ?? -1)
+    }
+
+    /// The latest mapping's.
+    func report(_ report: shmring_placement_report) { reported = report }
+
+    /// In words, for `Peer.facts`.
+    var facts: [String: String] {
+        guard let report = reported else { return [:] }
+        func outcome(_ isMet: Bool, _ error: Int32) -> String {
+            isMet ? "yes" : error == 0 ? "no" : "no: \(errnoText(error))"
+        }
+        var facts: [String: String] = [:]
+        if wishes.prefault { facts["prefaulted"] = outcome(report.prefaulted, 0) }
+        if wishes.lock { facts["locked"] = outcome(report.locked, report.lock_errno) }
+        if wishes.huge { facts["huge_pages"] = outcome(report.huge_bytes != 0, report.huge_errno) }
+        if wishes.numa_node >= 0 {
+            facts["numa_node"] = outcome(report.numa_errno == 0, report.numa_errno)
+        }
+        return facts
     }
 }

@@ -29,6 +29,16 @@ public struct Peer: ~Copyable {
         /// Shared memory for loaned and long payloads, of each lane toward each trust domain.
         public var poolBytes = 1 << 34
 
+        /// Touch the pages of rings and pools when they are made: no page fault later.
+        public var prefault = false
+        /// Keep rings and pools out of swap, as far as RLIMIT_MEMLOCK allows.
+        public var locked = false
+        /// Ask for huge pages.
+        public var hugePages = false
+        /// Bind the memory of this peer's rings and pools to a NUMA node. What can't be had falls
+        /// back to the kernel's choice, like all of these; ``Peer/facts`` says what was done.
+        public var numaNode: Int?
+
         /// The defaults.
         public init() {}
     }
@@ -163,11 +173,12 @@ public struct Peer: ~Copyable {
     }
     /// What is used for the clock and for sleeping, in words, for logs and reports.
     public var facts: [String: String] {
-        [
+        let own = [
             "clock": String(cString: shmring_clock_source_name(core.clock.pointee.source)),
             "doorbell": String(cString: shmring_doorbell_name()),
             "spin_ns": "\(hot.pointee.spin_ns)",
         ]
+        return own.merging(core.placement?.facts ?? [:]) { _, new in new }
     }
 }
 

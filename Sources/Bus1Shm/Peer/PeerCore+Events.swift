@@ -42,7 +42,7 @@ extension PeerCore {
     private func addRing(_ offer: consuming RingOffer) throws(Bus1Error) {
         let mustAcknowledge = offer.mustAcknowledge
         let id = offer.ring
-        let ring = try OwnRing(offer, isForeign: offer.domain != ownDomain)
+        let ring = try OwnRing(offer, isForeign: offer.domain != ownDomain, placement)
         let result = shmring_inbox_add(inbox, ring.consumer)
         guard result == 0 else {
             throw Bus1Error(

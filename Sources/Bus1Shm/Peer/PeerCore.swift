@@ -21,6 +21,8 @@ final class PeerCore: @unchecked Sendable {
     let limits: BusLimits
     let laneCount: UInt32
     private(set) var poolBytes = 0
+    /// nil: no wishes.
+    private(set) var placement: Placement?
 
     let clock: UnsafeMutablePointer<shmring_clock>
     let inbox: UnsafeMutablePointer<shmring_inbox>
@@ -153,6 +155,7 @@ final class PeerCore: @unchecked Sendable {
         guard laned == 0 else { throw Bus1Error(result: laned, operation) }
         laneState = LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
         poolBytes = options.poolBytes
+        placement = Placement(options)
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket

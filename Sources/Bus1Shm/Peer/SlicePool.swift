@@ -24,7 +24,9 @@ final class SlicePool: @unchecked Sendable {
         let slice: shmring_slice
     }
 
-    init(domain: DomainID, lane: UInt32, laneCount: UInt32, quotaBytes: Int) throws(Bus1Error) {
+    init(
+        domain: DomainID, lane: UInt32, laneCount: UInt32, quotaBytes: Int, _ placement: Placement?
+    ) throws(Bus1Error) {
         self.domain = domain
         self.lane = lane
         self.laneCount = laneCount
@@ -32,6 +34,7 @@ final class SlicePool: @unchecked Sendable {
         options.quota_bytes = UInt64(quotaBytes)
         options.lane = lane
         options.placement.numa_node = -1
+        if let placement { options.placement = placement.wishes }
         var made: OpaquePointer?
         let result = shmring_pool_init(&options, &made)
         endedCount = .allocate(capacity: 1)

@@ -188,6 +188,41 @@ struct PeerTests {
         }
     }
 
+    @Test func piecesArriveAsOnePayload() throws {
+        let test = TestBus()
+        let peer = try Peer(on: test.bus)
+        let node = try peer.makeNode()
+        let handle = try peer.makeHandle(to: node)
+        for sizes in [(0, 0, 0), (1, 0, 2), (40, 40, 24), (40, 40, 25), (100, 70_000, 3)] {
+            let first = [UInt8](repeating: 1, count: sizes.0)
+            let second = [UInt8](repeating: 2, count: sizes.1)
+            let third = [UInt8](repeating: 3, count: sizes.2)
+            try peer.send(first.span.bytes, second.span.bytes, third.span.bytes, to: handle)
+            let message = try peer.nextMessage()
+            let whole = first + second + third
+            #expect(message.payload.withUnsafeBytes { $0.elementsEqual(whole) }, "sizes \(sizes)")
+        }
+    }
+
+    @Test func wishesForMemoryAreMetOrReported() throws {
+        let test = TestBus()
+        var options = Peer.Options()
+        options.prefault = true
+        options.locked = true
+        options.hugePages = true
+        options.numaNode = 0
+        let peer = try Peer(on: test.bus, options)
+        let node = try peer.makeNode()
+        let handle = try peer.makeHandle(to: node)
+        for wish in ["prefaulted", "locked", "huge_pages", "numa_node"] {
+            let outcome = try #require(peer.facts[wish])
+            #expect(outcome == "yes" || outcome.hasPrefix("no"), "\(wish): \(outcome)")
+        }
+        #expect(peer.facts["prefaulted"] == "yes")
+        try peer.send([UInt8](repeating: 1, count: 100_000).span.bytes, to: handle)
+        #expect(try peer.nextMessage().byteCount == 100_000)
+    }
+
     @Test func aLaneLendsWhereThePeerIsReady() throws {
         let test = TestBus()
         let owner = try Peer(on: test.bus)
