@@ -43,6 +43,7 @@ struct shmring_arena *shmring_arena_create(uint32_t body_bytes)
         return NULL;
     }
     arena->current = cell_at(arena, 0, 0);
+    arena->spare = cell_at(arena, 0, 1);
     return arena;
 }
 
@@ -73,21 +74,9 @@ void shmring_arena_close(struct shmring_arena *arena)
         destroy(arena);
 }
 
-int shmring_arena_keep(struct shmring_arena *arena)
+int shmring_arena_keep_slow(struct shmring_arena *arena)
 {
     struct shmring_cell *kept = arena->current;
-    for (uint32_t i = 0; i < 2; i++) {
-        struct shmring_cell *cell = cell_at(arena, 0, i);
-        /* SYNC A3 acquire, pairs with A2: the giver has read its last of the cell. */
-        if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
-            /* Relaxed: whoever gives it back was handed it after this. */
-            shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
-            arena->current = cell;
-            arena->chunk = 0;
-            arena->index = i;
-            return SHMRING_OK;
-        }
-    }
     uint32_t chunk = arena->chunk, index = arena->index;
     for (uint32_t tries = 0; tries < CELLS_PER_CHUNK * arena->chunk_count; tries++) {
         if (++index == CELLS_PER_CHUNK) {
@@ -95,11 +84,12 @@ int shmring_arena_keep(struct shmring_arena *arena)
             chunk = (chunk + 1) % arena->chunk_count;
         }
         struct shmring_cell *cell = cell_at(arena, chunk, index);
-        /* SYNC A3 acquire, as above. */
+        /* SYNC A3 acquire, as in shmring_arena_keep. */
         if (cell != kept && shmring_load_acquire_u32(&cell->state) == SHMRING_CELL_FREE) {
             /* Relaxed: whoever gives it back was handed it after this. */
             shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
             arena->current = cell;
+            arena->spare = kept;
             arena->chunk = chunk;
             arena->index = index;
             return SHMRING_OK;
@@ -111,6 +101,7 @@ int shmring_arena_keep(struct shmring_arena *arena)
     arena->chunk = arena->chunk_count - 1;
     arena->index = 0;
     arena->current = cell_at(arena, arena->chunk, 0);
+    arena->spare = kept;
     return SHMRING_OK;
 }
 

@@ -105,7 +105,7 @@ private func roundTrip(_ mode: Shape.Mode = .spin) -> Entrant {
 private func stream(_ bytes: Int, batch: Int = 1) -> Shape {
     Shape(
         workload: .stream, payloadBytes: bytes, mode: .spin, batch: batch,
-        slotBytes: bytes > 40 ? 128 : 64)
+        slotBytes: 128)
 }
 
 private func large(_ bytes: Int, slots: Int) -> Shape {

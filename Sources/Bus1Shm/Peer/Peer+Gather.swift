@@ -26,7 +26,9 @@ extension Peer {
         guard total > Int(producer.pointee.body_bytes) else {
             let pieces = core.laneState.gathered
             Self.copy(first, second, third, to: pieces)
-            if let stamp = try trySend(bytes: pieces, total, handle.entry, handle.id) { return stamp }
+            if let stamp = try trySend(bytes: pieces, total, handle.entry, handle.id) {
+                return stamp
+            }
             return try sendSlowly(pieces, total, handle.entry, handle.id, until: deadline)
         }
         let slice = try loan(total, until: deadline)

@@ -38,6 +38,7 @@ struct shmring_cell {
 
 struct shmring_arena {
     struct shmring_cell *current; /* free: take fills this one */
+    struct shmring_cell *spare;   /* another one, free as long as one message lives at a time */
     uint8_t **chunks;
     uint32_t chunk_count, cell_bytes;
     uint32_t chunk, index; /* of current */
@@ -53,9 +54,23 @@ SHMRING_INLINE struct shmring_message *shmring_cell_message(struct shmring_cell 
 struct shmring_arena *shmring_arena_create(uint32_t body_bytes);
 /* No cell is taken any more. Frees the arena, now or when the last cell is given back. */
 void shmring_arena_close(struct shmring_arena *arena);
+/* As shmring_arena_keep, where the spare cell is not free. */
+int shmring_arena_keep_slow(struct shmring_arena *arena);
+
 /* The current cell holds a message from now on; finds or makes another current one. -ENOMEM: the
  * current cell is as it was. */
-int shmring_arena_keep(struct shmring_arena *arena);
+SHMRING_INLINE int shmring_arena_keep(struct shmring_arena *arena)
+{
+    struct shmring_cell *kept = arena->current, *next = arena->spare;
+    /* SYNC A3 acquire, pairs with A2: the giver has read its last of the cell. */
+    if (shmring_unlikely(shmring_load_acquire_u32(&next->state) != SHMRING_CELL_FREE))
+        return shmring_arena_keep_slow(arena);
+    /* Relaxed: the giver gets the cell by way of this thread. */
+    shmring_store_relaxed_u32(&kept->state, SHMRING_CELL_KEPT);
+    arena->current = next;
+    arena->spare = kept;
+    return SHMRING_OK;
+}
 /* The cell's message came for this node, from this account; its payload is its own body. */
 SHMRING_INLINE void shmring_cell_fill(struct shmring_cell *cell, uint64_t node, uint64_t tag,
                                       uint32_t uid, int32_t pid)
