@@ -13,11 +13,18 @@ final class TestBus {
         bus = Bus(path: directory + "/bus", isolation: isolation)
     }
 
-    deinit {
-        unlink(directory + "/bus")
-        unlink(directory + "/bus.lock")
-        rmdir(directory)
+    /// For an exit test, whose process ends in a trap: its parent removes the directory.
+    init(trap number: Int) {
+        directory = Self.trapDirectory(of: getppid(), number)
+        mkdir(directory, 0o700)
+        bus = Bus(path: directory + "/bus")
     }
+
+    static func trapDirectory(of parent: pid_t, _ number: Int) -> String {
+        "/tmp/bus1-trap-\(parent)-\(number)"
+    }
+
+    deinit { removeAll(directory) }
 }
 
 struct Order: BitwiseCopyable, Equatable {
@@ -49,6 +56,7 @@ struct PeerTestFailure: Error, CustomStringConvertible {
 struct PeerTests {
     @Test func aMessageReachesTheNodeItIsSentTo() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let peer = try Peer(on: test.bus)
         let node = try peer.makeNode(tag: 42)
         let handle = try peer.makeHandle(to: node)
@@ -65,6 +73,7 @@ struct PeerTests {
 
     @Test func aPublishedNodeIsFoundByName() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         try owner.publish(node, as: "exchange")
@@ -79,6 +88,7 @@ struct PeerTests {
 
     @Test func aLongPayloadArrivesWhole() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let sender = try Peer(on: test.bus)
@@ -102,6 +112,7 @@ struct PeerTests {
 
     @Test func aMessageOutlivesItsPeer() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let handle = try owner.makeHandle(to: node)
@@ -117,6 +128,7 @@ struct PeerTests {
 
     @Test func aReleasedHandleSendsNoMore() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let peer = try Peer(on: test.bus)
         let node = try peer.makeNode()
         let id = try peer.makeHandle(to: node).detach()
@@ -129,6 +141,7 @@ struct PeerTests {
 
     @Test func aHandleOfAnotherPeerIsRefused() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let a = try Peer(on: test.bus)
         let b = try Peer(on: test.bus)
         let node = try a.makeNode()
@@ -139,6 +152,7 @@ struct PeerTests {
 
     @Test func severalNodesGetItAtOneStamp() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let sender = try Peer(on: test.bus)
         var receivers: [PeerBox] = []
         var handles: [HandleID] = []
@@ -164,6 +178,7 @@ struct PeerTests {
 
     @Test func aForwardedPayloadIsNotCopied() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let first = try Peer(on: test.bus)
         let second = try Peer(on: test.bus)
         let third = try Peer(on: test.bus)
@@ -190,6 +205,7 @@ struct PeerTests {
 
     @Test func piecesArriveAsOnePayload() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let peer = try Peer(on: test.bus)
         let node = try peer.makeNode()
         let handle = try peer.makeHandle(to: node)
@@ -206,6 +222,7 @@ struct PeerTests {
 
     @Test func wishesForMemoryAreMetOrReported() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         var options = Peer.Options()
         options.prefault = true
         options.locked = true
@@ -225,6 +242,7 @@ struct PeerTests {
 
     @Test func aLaneLendsWhereThePeerIsReady() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let sender = try Peer(on: test.bus)
@@ -244,6 +262,7 @@ struct PeerTests {
 
     @Test func aLaneSendsFromAnotherThread() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let handle = try owner.makeHandle(to: node)
@@ -302,6 +321,7 @@ struct DescriptorTests {
 
     @Test func theDescriptorTellsOfAMessage() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         try owner.publish(node, as: "n")
@@ -325,6 +345,7 @@ struct DescriptorTests {
 
     @Test func aPeerThatKnowsOnlyTheDescriptorLosesNothing() throws {
         let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
         let owner = try Peer(on: test.bus)
         let node = try owner.makeNode()
         let handle = try owner.makeHandle(to: node)

@@ -23,8 +23,9 @@ extension ProcessTests {
         }
 
         @Test func aSliceThatGrowsTraps() async {
+            defer { removeAll(TestBus.trapDirectory(of: getpid(), 1)) }
             await #expect(processExitsWith: .failure) {
-                let test = TestBus()
+                let test = TestBus(trap: 1)
                 let peer = try Peer(on: test.bus)
                 var slice = try peer.loan(100)
                 slice.shorten(to: 101)
@@ -32,8 +33,9 @@ extension ProcessTests {
         }
 
         @Test func aNegativeSizeTraps() async {
+            defer { removeAll(TestBus.trapDirectory(of: getpid(), 2)) }
             await #expect(processExitsWith: .failure) {
-                let test = TestBus()
+                let test = TestBus(trap: 2)
                 let peer = try Peer(on: test.bus)
                 _ = try peer.loan(-1)
             }
