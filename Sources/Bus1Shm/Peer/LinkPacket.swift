@@ -17,11 +17,13 @@ struct LinkPacket: BitwiseCopyable {
 
     var kind: Kind? { Kind(rawValue: rawKind) }
 
-    /// Waits for the other to read, a second at most: it has some hundred packets of room.
-    func send(over socket: borrowing Descriptor, descriptor: Int32 = -1) throws(Bus1Error) {
+    /// Waits for the other to read: it has some hundred packets of room.
+    func send(
+        over socket: borrowing Descriptor, descriptor: Int32 = -1,
+        until deadline: Deadline = .after(.seconds(1))
+    ) throws(Bus1Error) {
         var packet = self
         var descriptor = descriptor
-        let deadline = Deadline.after(.seconds(1))
         while true {
             let result = bus1_sys_socket_send(
                 socket.rawValue, &packet, MemoryLayout<LinkPacket>.size, &descriptor,

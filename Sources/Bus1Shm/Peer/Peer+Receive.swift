@@ -182,7 +182,12 @@ extension PeerCore {
             }
         }
         let kept = shmring_arena_keep(hot.pointee.arena)
-        guard kept == 0 else { throw Bus1Error(result: kept, "receive") }
+        guard kept == 0 else {
+            // The message is lost, its slice is not: the cell must not give it back for another.
+            cell.pointee.give_back?(cell)
+            cell.pointee.give_back = nil
+            throw Bus1Error(result: kept, "receive")
+        }
         return Message(cell: cell)
     }
 

@@ -62,12 +62,9 @@ extension PeerCore {
         var raw = shmring_slice()
         let result = shmring_pool_adopt(pool.pool, &cell.pointee.held, &raw)
         guard result == 0 else { throw Bus1Error(result: result, "forward a payload") }
-        // The pool holds the slice now; the cell keeps only the link, for as long as the board may be written.
+        // The pool holds the slice now. The link, whose board it will write, stays in this core's list.
         cell.pointee.give_back = nil
-        forwardedFrom.append(Unmanaged<Link>.fromOpaque(cell.pointee.owner).takeRetainedValue())
-        if forwardedFrom.count > 1 {
-            forwardedFrom = forwardedFrom.filter { link in !links.contains { $0 === link } }
-        }
+        Unmanaged<Link>.fromOpaque(cell.pointee.owner).release()
         var slice = Slice(raw, byteCount: byteCount, of: pool)
         slice.isForwarded = true
         return slice

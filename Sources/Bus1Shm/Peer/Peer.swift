@@ -171,12 +171,15 @@ public struct Peer: ~Copyable {
     public func nanosecondsSinceBoot(_ stamp: Stamp) -> UInt64 {
         shmring_clock_ns(core.clock, stamp.rawValue)
     }
-    /// What is used for the clock and for sleeping, in words, for logs and reports.
+    /// What is used for the clock, for sleeping and for memory, how many messages were dropped because their sender had no
+    /// right to send them, and how many payloads were copied for other trust domains: in words, for logs and reports.
     public var facts: [String: String] {
         let own = [
             "clock": String(cString: shmring_clock_source_name(core.clock.pointee.source)),
             "doorbell": String(cString: shmring_doorbell_name()),
             "spin_ns": "\(hot.pointee.spin_ns)",
+            "messages_refused": "\(core.refused)",
+            "copies_for_other_domains": "\(core.laneState.foreignCopies)",
         ]
         return own.merging(core.placement?.facts ?? [:]) { _, new in new }
     }

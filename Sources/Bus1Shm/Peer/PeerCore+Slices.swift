@@ -153,9 +153,10 @@ extension PeerCore {
                     let socket = link.socket.withLock({ $0 })
                 else { return true }
                 var stamp: UInt64 = 0
+                // Who does not read is told later: a receiver of slices must not hold up this peer.
                 guard
                     (try? LinkPacket(kind: .retired, segment: untold.segment).send(
-                        over: socket.descriptor)) != nil,
+                        over: socket.descriptor, until: .now)) != nil,
                     shmring_producer_send(link.producer, clock, linkGrant, 0, nil, 0, &stamp) == 0
                 else { return false }
                 return true

@@ -30,8 +30,6 @@ final class PeerCore: @unchecked Sendable {
     let lane: UnsafeMutablePointer<shmring_lane>
     /// The peer's own lane. Set at the end of init.
     private(set) var laneState: LaneState! = nil
-    /// Links whose slices were passed on, in case they are no more in the list.
-    var forwardedFrom: [Link] = []
     var nextTrim_ns: UInt64 = 0
     let outbox: UnsafeMutablePointer<shmring_outbox>
     private(set) var lanesTaken: UInt32 = 1
