@@ -280,12 +280,22 @@ uint64_t shmring_claims_bytes(uint32_t lanes)
     return round_up(SHMRING_CLAIMS_OFFSET + words, SHMRING_PAGE_BYTES);
 }
 
+uint64_t shmring_outbox_release_offset(uint32_t lanes)
+{
+    const uint64_t words = (uint64_t)lanes * SHMRING_COMMIT_WORDS * sizeof(uint64_t);
+    return round_up(sizeof(struct shmring_outbox) + words, SHMRING_PAGE_BYTES);
+}
+
+uint64_t shmring_outbox_drop_offset(uint32_t lanes)
+{
+    return shmring_outbox_release_offset(lanes) + SHMRING_RELEASE_WORDS * sizeof(uint64_t);
+}
+
 uint64_t shmring_outbox_bytes(uint32_t lanes)
 {
     if (lanes == 0 || lanes > SHMRING_LANES_MAX)
         return 0;
-    const uint64_t words = (uint64_t)lanes * SHMRING_COMMIT_WORDS * sizeof(uint64_t);
-    return round_up(sizeof(struct shmring_outbox) + words, SHMRING_PAGE_BYTES);
+    return shmring_outbox_drop_offset(lanes) + SHMRING_DROP_WORDS * sizeof(struct shmring_drop);
 }
 
 static int write_at(int fd, const void *bytes, size_t count, size_t offset)

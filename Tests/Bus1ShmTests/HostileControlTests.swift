@@ -241,7 +241,7 @@ struct HostileControlTests {
         #expect(MemoryLayout<PublishBody>.size == 24)
         #expect(MemoryLayout<NameBody>.size == 8)
         #expect(MemoryLayout<CancelBody>.size == 8)
-        #expect(MemoryLayout<GrantedBody>.size == 24)
+        #expect(MemoryLayout<GrantedBody>.size == 32)
         #expect(MemoryLayout<GrantBody>.size == 16)
         #expect(MemoryLayout<TicketBody>.size == 8)
         #expect(MemoryLayout<TicketItem>.size == 16)

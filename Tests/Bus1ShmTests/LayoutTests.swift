@@ -12,7 +12,7 @@ import Testing
 
     @Test func swiftSeesTheStructuresAsTheDocumentDescribesThem() throws {
         let page = try documented()
-        #expect(page.sizes.count == 7)
+        #expect(page.sizes.count == 8)
         for (structure, size) in seenSizes {
             #expect(page.sizes[structure] == size, "\(structure)")
         }
@@ -26,6 +26,7 @@ import Testing
         "shmring_ring_control": MemoryLayout<shmring_ring_control>.size,
         "shmring_slot": MemoryLayout<shmring_slot>.size,
         "shmring_slice_ref": MemoryLayout<shmring_slice_ref>.size,
+        "shmring_drop": MemoryLayout<shmring_drop>.size,
         "shmring_outbox": MemoryLayout<shmring_outbox>.size,
         "shmring_board": MemoryLayout<shmring_board>.size,
         "shmring_bus_page": MemoryLayout<shmring_bus_page>.size,
@@ -59,9 +60,14 @@ import Testing
         "shmring_outbox.header": place(\shmring_outbox.header),
         "shmring_outbox.attention": place(\shmring_outbox.attention),
         "shmring_outbox.dead": place(\shmring_outbox.dead),
+        "shmring_outbox.releases": place(\shmring_outbox.releases),
+        "shmring_outbox.drops": place(\shmring_outbox.drops),
+        "shmring_drop.word": place(\shmring_drop.word),
+        "shmring_drop.what": place(\shmring_drop.what),
         "shmring_board.header": place(\shmring_board.header),
         "shmring_board.waiters": place(\shmring_board.waiters),
         "shmring_board.returned": place(\shmring_board.returned),
+        "shmring_board.drops_seen": place(\shmring_board.drops_seen),
         "shmring_board.lend": place(\shmring_board.lend),
         "shmring_bus_page.header": place(\shmring_bus_page.header),
         "shmring_bus_page.clock_source": place(\shmring_bus_page.clock_source),

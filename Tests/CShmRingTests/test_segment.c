@@ -138,7 +138,9 @@ static void sizes_out_of_range_are_refused(void)
     CHECK_EQ(shmring_claims_bytes(0), 0);
     CHECK_EQ(shmring_claims_bytes(SHMRING_LANES_MAX + 1), 0);
     CHECK_EQ(shmring_outbox_bytes(0), 0);
-    CHECK_EQ(shmring_outbox_bytes(1), 4096 + 4096);
+    CHECK_EQ(shmring_outbox_release_offset(1), 4096 + 4096);
+    CHECK_EQ(shmring_outbox_bytes(1),
+             8192 + 8 * SHMRING_RELEASE_WORDS + 16 * SHMRING_DROP_WORDS);
     CHECK_EQ(shmring_ring_create(1, 1000, 64, &fd), SHMRING_E_SIZE);
     CHECK_EQ(shmring_claims_create(1, 0, &fd), SHMRING_E_SIZE);
     CHECK_EQ(shmring_outbox_create(1, 65, &fd), SHMRING_E_SIZE);

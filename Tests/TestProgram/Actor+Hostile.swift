@@ -208,7 +208,7 @@
                     UInt8(truncatingIfNeeded: dice.next())
                 }
                 _ = bus1_sys_socket_send(socket.descriptor.rawValue, bytes, bytes.count, nil, 0)
-                a.put(a.forged, grant: linkGrant)
+                a.put(a.forged, grant: ReservedGrant.readSocket)
             }
             for index in offers.indices {
                 var body = shmring_slice_ref()

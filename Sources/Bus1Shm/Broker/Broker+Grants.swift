@@ -20,7 +20,7 @@ extension Broker {
         introduce(peer, holder) { [self] error in
             if let error { return refuse(message, from: peer, error) }
             holder.remember(number, of: peer.id, node: body.node)
-            tell(.granted, to: holder, GrantedBody(number, of: peer))
+            tell(.granted, to: holder, GrantedBody(number, of: peer, node: body.node))
             answer(message, from: peer, EmptyBody())
         }
     }
@@ -96,7 +96,7 @@ extension Broker {
                 let body = GrantedBody(
                     owner: item.owner, number: 0, ownerUID: 0, ownerPID: 0,
                     ordinal: UInt32(ordinal),
-                    failure: code.rawValue)
+                    failure: code.rawValue, word: 0)
                 tell(.granted, to: peer, body)
             }
             guard let owner = peers[ownerID] else {
@@ -111,7 +111,9 @@ extension Broker {
                 else {
                     return fail(.overQuota)
                 }
-                tell(.granted, to: peer, GrantedBody(number, of: owner, ordinal: UInt32(ordinal)))
+                tell(
+                    .granted, to: peer,
+                    GrantedBody(number, of: owner, node: item.node, ordinal: UInt32(ordinal)))
             }
         }
     }

@@ -112,7 +112,8 @@ extension Broker {
                     overQuota(.handles, used: Int(Int32.max), limit: Int(Int32.max), owner.account))
             }
             asker.lookUps[request] = nil
-            answer(.lookUp, request, to: asker, GrantedBody(number, of: owner))
+            answer(
+                .lookUp, request, to: asker, GrantedBody(number, of: owner, node: publication.node))
         }
     }
 
@@ -143,9 +144,10 @@ extension Broker {
 }
 
 extension GrantedBody {
-    init(_ number: GrantNumber, of owner: BrokerPeer, ordinal: UInt32 = .max) {
+    init(_ number: GrantNumber, of owner: BrokerPeer, node: UInt64, ordinal: UInt32 = .max) {
         self.init(
             owner: owner.id.rawValue, number: number.rawValue, ownerUID: owner.account.uid,
-            ownerPID: owner.account.pid, ordinal: ordinal, failure: 0)
+            ownerPID: owner.account.pid, ordinal: ordinal, failure: 0,
+            word: NodeID(rawValue: node).word)
     }
 }

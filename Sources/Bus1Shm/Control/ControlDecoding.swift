@@ -30,7 +30,7 @@ extension Grant {
     init(_ body: GrantedBody) {
         self.init(
             owner: PeerID(rawValue: body.owner), number: GrantNumber(rawValue: body.number),
-            ownerAccount: Account(uid: body.ownerUID, pid: body.ownerPID))
+            ownerAccount: Account(uid: body.ownerUID, pid: body.ownerPID), word: body.word)
     }
 }
 

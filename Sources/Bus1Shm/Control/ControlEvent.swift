@@ -76,6 +76,8 @@ struct Grant: BitwiseCopyable {
     let owner: PeerID
     let number: GrantNumber
     let ownerAccount: Account
+    /// Index of the node's release word in the owner's outbox.
+    let word: UInt32
 }
 
 /// A grant that came unasked.

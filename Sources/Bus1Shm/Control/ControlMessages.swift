@@ -167,6 +167,9 @@ struct GrantedBody: BitwiseCopyable {
     var ordinal: UInt32
     /// granted: 0, or the `Bus1Error.Code` that says why this one of the ticket could not be had.
     var failure: UInt32
+    /// Index of the node's release word in the owner's outbox.
+    var word: UInt32
+    var reserved: UInt32 = 0
 }
 
 /// Of grant: the owner made it. Of holderAdded: somebody has been given a grant to the receiver's

@@ -41,24 +41,25 @@ final class HandleTable: @unchecked Sendable {
 
     var used: Int { free.withLock { $0.used } }
 
-    /// Makes a handle. nil when there are as many as there may be.
+    /// Makes a handle to a node behind a link. nil when there are as many as there may be.
     func add(
-        producer: UnsafeMutablePointer<shmring_producer>, dead: UnsafePointer<UInt64>,
-        grant: GrantNumber, link: Int
+        _ link: Link, at index: Int, grant: UInt32, word: UInt32,
+        key: GrantKey = GrantKey(granter: 0, number: 0)
     ) -> HandleID? {
-        let index: UInt32? = free.withLock { list in
+        let free: UInt32? = free.withLock { list in
             guard list.used < countMax else { return nil }
             list.used += 1
             if let index = list.indices.popLast() { return index }
             defer { list.next += 1 }
             return list.next
         }
-        guard let index else { return nil }
-        let id = bus1_sys_unique() << Self.indexBits | UInt64(index)
-        (base + Int(index)).initialize(
+        guard let free else { return nil }
+        let id = bus1_sys_unique() << Self.indexBits | UInt64(free)
+        (base + Int(free)).initialize(
             to: HandleEntry(
-                id: id, token: token, producer: producer, dead: dead, grant: grant.rawValue,
-                link: UInt32(link)))
+                id: id, token: token, producer: link.producer, dead: link.dead,
+                released: link.releaseWord(word), grant: grant, link: UInt32(index), key: key,
+                word: word))
         return HandleID(rawValue: id)
     }
 

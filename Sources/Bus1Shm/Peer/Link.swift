@@ -78,6 +78,17 @@ final class Link: @unchecked Sendable {
     let producer: UnsafeMutablePointer<shmring_producer>
     let lanes: UInt32
     let outbox: UnsafePointer<shmring_outbox>
+    /// In the other's outbox: the stamp of its death, 0 while it lives.
+    var dead: UnsafePointer<UInt64> {
+        UnsafeRawPointer(outbox).advanced(by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
+            .assumingMemoryBound(to: UInt64.self)
+    }
+    /// In the other's outbox. Whoever passed the index here may have lied: any word will do.
+    func releaseWord(_ index: UInt32) -> UnsafePointer<UInt64> {
+        let words = UnsafeRawPointer(outbox).advanced(by: Int(shmring_outbox_release_offset(lanes)))
+            .assumingMemoryBound(to: UInt64.self)
+        return words + Int(index % UInt32(SHMRING_RELEASE_WORDS))
+    }
     let boardOut: UnsafeMutablePointer<shmring_board>
     let boardIn: UnsafeMutablePointer<shmring_board>
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.

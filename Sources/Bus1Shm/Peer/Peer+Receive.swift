@@ -156,7 +156,7 @@ extension PeerCore {
         -> Message?
     {
         let message = shmring_cell_message(cell)!
-        if message.pointee.grant == linkGrant {
+        if message.pointee.grant == ReservedGrant.readSocket {
             readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
             return nil
         }

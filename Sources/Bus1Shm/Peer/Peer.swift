@@ -96,9 +96,16 @@ public struct Peer: ~Copyable {
     /// Makes a node. Nobody can send to it until somebody is given a handle. The tag returns in each of its messages.
     public func makeNode(tag: UInt64 = 0) throws(Bus1Error) -> Node {
         try core.requireOpen("make a node")
-        let id = bus1_sys_unique()
-        core.nodes.withLock { $0.tags[id] = tag }
-        return Node(id: NodeID(rawValue: id), core: core)
+        guard let word = core.nodes.withLock({ $0.takeWord() }) else {
+            throw Bus1Error(
+                .overQuota, "make a node",
+                refusal: .init(
+                    resource: .nodes, used: Int(SHMRING_RELEASE_WORDS),
+                    limit: Int(SHMRING_RELEASE_WORDS), account: core.account))
+        }
+        let id = NodeID(count: bus1_sys_unique(), word: word)
+        core.nodes.withLock { $0.tags[id.rawValue] = tag }
+        return Node(id: id, core: core)
     }
 
     /// A handle of this peer to its own node.

@@ -111,13 +111,8 @@ extension PeerCore {
     /// A handle to what was granted. nil: the owner is gone already, or there are too many handles.
     func makeHandle(_ grant: Grant) -> HandleID? {
         guard let index = linkOfPeer[grant.owner], !links[index].isDead else { return nil }
-        let link = links[index]
-        // The word is written by the broker only; it lies in a mapping that lives as long as this object.
-        let dead = UnsafeRawPointer(link.outbox).advanced(
-            by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
         return handles.add(
-            producer: link.producer, dead: dead.assumingMemoryBound(to: UInt64.self),
-            grant: grant.number, link: index)
+            links[index], at: index, grant: grant.number.rawValue, word: grant.word)
     }
 
     /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.

@@ -3,8 +3,6 @@ import Glibc
 
 /// Memory that nobody needed for so long goes back to the kernel.
 private let idleMemory_ns: UInt64 = 35_000_000
-/// In a slot's route: not to a node, but the word that the link's socket has something to read.
-let linkGrant: UInt32 = .max
 
 extension PeerCore {
     var hasIdlePools: Bool {
@@ -157,7 +155,8 @@ extension PeerCore {
                 guard
                     (try? LinkPacket(kind: .retired, segment: untold.segment).send(
                         over: socket.descriptor, until: .now)) != nil,
-                    shmring_producer_send(link.producer, clock, linkGrant, 0, nil, 0, &stamp) == 0
+                    shmring_producer_send(
+                        link.producer, clock, ReservedGrant.readSocket, 0, nil, 0, &stamp) == 0
                 else { return false }
                 return true
             }

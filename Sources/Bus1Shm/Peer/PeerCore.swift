@@ -70,6 +70,16 @@ final class PeerCore: @unchecked Sendable {
         /// Tags by node.
         var tags: [UInt64: UInt64] = [:]
         var names: [UInt64: [String]] = [:]
+        /// Release words that no node has and nobody can still read for an earlier one.
+        var freeWords: [UInt32] = []
+        var nextWord: UInt32 = 0
+
+        mutating func takeWord() -> UInt32? {
+            if let word = freeWords.popLast() { return word }
+            guard nextWord < UInt32(SHMRING_RELEASE_WORDS) else { return nil }
+            defer { nextWord += 1 }
+            return nextWord
+        }
         /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
         var unpublished: [String] = []
     }

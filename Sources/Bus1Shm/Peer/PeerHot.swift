@@ -14,20 +14,32 @@ struct HandleEntry {
     @usableFromInline var producer: UnsafeMutablePointer<shmring_producer>
     /// The owner's death, in its outbox: a stamp, 0 while it lives.
     @usableFromInline var dead: UnsafePointer<UInt64>
+    /// The node's release word, in its owner's outbox: a stamp once it is released; 0, or its top bit
+    /// set while that is pending or was aborted, as long as it is not.
+    @usableFromInline var released: UnsafePointer<UInt64>
+    /// What this peer's messages call it; `ReservedGrant.unbound` before the first of them.
     @usableFromInline var grant: UInt32
     /// Of the link in the peer's list.
     @usableFromInline var link: UInt32
+    /// How the owner knows it until it is bound. Granter 0 and number 0: it was bound from the start.
+    @usableFromInline var key: GrantKey
+    /// Index of the release word, to be passed on with the handle.
+    @usableFromInline var word: UInt32
 
     init(
         id: UInt64, token: UInt64, producer: UnsafeMutablePointer<shmring_producer>,
-        dead: UnsafePointer<UInt64>, grant: UInt32, link: UInt32
+        dead: UnsafePointer<UInt64>, released: UnsafePointer<UInt64>, grant: UInt32, link: UInt32,
+        key: GrantKey, word: UInt32
     ) {
         self.id = id
         self.token = token
         self.producer = producer
         self.dead = dead
+        self.released = released
         self.grant = grant
         self.link = link
+        self.key = key
+        self.word = word
     }
 }
 

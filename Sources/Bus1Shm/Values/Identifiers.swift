@@ -19,6 +19,18 @@ public struct NodeID: Hashable, Sendable, BitwiseCopyable {
     init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
+extension NodeID {
+    /// So many low bits are the index of the node's release word in its owner's outbox; the rest
+    /// counts, and is never reused.
+    static let wordBits: UInt64 = 16
+
+    init(count: UInt64, word: UInt32) {
+        self.init(rawValue: count << Self.wordBits | UInt64(word))
+    }
+
+    var word: UInt32 { UInt32(truncatingIfNeeded: rawValue & (1 << Self.wordBits - 1)) }
+}
+
 /// A place in the order of the bus: the instant at which something was sent.
 ///
 /// Stamps of one bus compare; their unit is the bus's clock tick (``Peer/nanosecondsSinceBoot(_:)``

@@ -4,7 +4,7 @@
  *     segment       made by   sender  receiver  broker  holds
  *     ring          broker    RW      RW        -       control, resume table, slots
  *     claims        broker    RW      -         RO      the claim words of one peer's lanes
- *     outbox        broker    RW      RO        RW      attention word, commit words
+ *     outbox        broker    RW      RO        RW      attention word, commit, release, drop words
  *     return board  broker    RW      RW        -       one word for each slice lent on a link
  *     bus page      broker    RO      RO        RW      clock source, epoch, death word
  *     pool segment  sender    RW      RO        -       payloads only, no header
@@ -23,8 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHMRING_LAYOUT_VERSION 1u     /* what this build writes */
-#define SHMRING_LAYOUT_VERSION_MIN 1u /* the oldest it still reads */
+#define SHMRING_LAYOUT_VERSION 2u     /* what this build writes */
+#define SHMRING_LAYOUT_VERSION_MIN 2u /* the oldest it still reads */
 
 #define SHMRING_LINE_BYTES 64u
 #define SHMRING_PAD_BYTES 128u /* two lines: what keeps two writers apart */
@@ -85,7 +85,8 @@ _Static_assert(offsetof(struct shmring_ring_control, head) == 256, "apart from t
 _Static_assert(offsetof(struct shmring_ring_control, parked) == 384, "apart from head");
 _Static_assert(offsetof(struct shmring_ring_control, doorbell) == 512, "apart from parked");
 
-#define SHMRING_FLAG_RELEASES UINT64_C(1) /* read the release words of your owners */
+#define SHMRING_FLAG_RELEASES UINT64_C(1) /* read the release words of those who write here */
+#define SHMRING_FLAG_DROPS UINT64_C(2)    /* read the drop words of those who write here */
 
 /* A park number's top bit says that the consumer sleeps on its event descriptor, not on the
  * futex. */
@@ -115,6 +116,8 @@ _Static_assert(sizeof(struct shmring_slot) == 24, "40 bytes of a 64-byte slot ar
 #define SHMRING_CLASS_VOID UINT64_C(3)
 #define SHMRING_HEADER_SLICE UINT64_C(0x10) /* the body is a struct shmring_slice_ref */
 #define SHMRING_HEADER_MORE UINT64_C(0x20)  /* another message of this transaction follows here */
+#define SHMRING_HEADER_ATTACHED UINT64_C(0x40) /* the body begins with attachments: the layer
+                                                * above */
 
 /* route = grant << 32 | sender << 16 | length of the inline body in bytes */
 #define SHMRING_ROUTE(grant, sender, length) \
@@ -155,8 +158,12 @@ struct shmring_outbox {
     uint32_t attention; /* broker: futex, counts what it has sent to this peer's socket */
     uint32_t pad1a;
     uint64_t dead;      /* broker: stamp of this peer's death, 0 while it lives */
-    uint64_t pad1[14];
-    /* owner, and the broker to abort: uint64_t commit[lanes][SHMRING_COMMIT_WORDS] */
+    uint64_t releases;  /* owner: counts the transactions that set release words */
+    uint64_t drops;     /* owner: counts the drop words in use, from the first on */
+    uint64_t pad1[12];
+    /* owner, and the broker to abort: uint64_t commit[lanes][SHMRING_COMMIT_WORDS].
+     * owner, from the next page on: uint64_t release[SHMRING_RELEASE_WORDS], then
+     * struct shmring_drop drop[SHMRING_DROP_WORDS]; pages of both exist once used */
 };
 _Static_assert(sizeof(struct shmring_outbox) == 256, "commit words start on their own lines");
 
@@ -169,6 +176,21 @@ _Static_assert(sizeof(struct shmring_outbox) == 256, "commit words start on thei
 /* A commit reference in a slot: index of the word in the outbox << 32 | generation */
 #define SHMRING_COMMIT_REF(index, generation) ((uint64_t)(index) << 32 | (uint64_t)(generation))
 
+/* Something of the owner's that others name by index, and that can end. 0: it has not; a commit
+ * word's reference: it ends if and when that one commits; else the stamp at which it ended. */
+#define SHMRING_RELEASE_WORDS 65536u
+#define SHMRING_RELEASE_REFERS (UINT64_C(2) << 62)
+#define SHMRING_RELEASE_REF(index, generation) \
+    (SHMRING_RELEASE_REFERS | (uint64_t)(index) << 30 | (uint64_t)(generation))
+
+/* What the owner gives up of somebody else's, where that one's ring had no room for the message. */
+#define SHMRING_DROP_WORDS 16384u
+struct shmring_drop {
+    uint64_t word; /* owner: as a release word */
+    uint64_t what; /* owner: whose << 32 | which */
+};
+_Static_assert(sizeof(struct shmring_drop) == 16, "four to a line");
+
 /* ---- return board --------------------------------------------------------------------------- */
 
 #define SHMRING_LENDS 480u /* slices that may be lent on one link at a time */
@@ -179,7 +201,10 @@ struct shmring_board {
     struct shmring_header header; /* fixed after init */
     uint32_t waiters;             /* sender: waits for a slice; the receiver clears it */
     uint32_t returned;            /* receiver: futex, counts the times that a waiter was woken */
-    uint64_t pad0[23];
+    uint64_t pad0[7];
+    uint64_t drops_seen;          /* receiver: how many of the sender's drop words for it are done
+                                   * with */
+    uint64_t pad1[15];
     uint64_t lend[SHMRING_LENDS]; /* receiver: the lend number last given back here */
 };
 _Static_assert(sizeof(struct shmring_board) == SHMRING_PAGE_BYTES, "one page");

@@ -91,6 +91,9 @@ uint64_t shmring_claims_bytes(uint32_t lanes);
 /* Where the slots begin: behind the control page and resume[], on a page of their own. */
 uint64_t shmring_ring_slots_offset(uint32_t capacity);
 uint64_t shmring_outbox_bytes(uint32_t lanes);
+/* Where release words and drop words begin in an outbox. */
+uint64_t shmring_outbox_release_offset(uint32_t lanes);
+uint64_t shmring_outbox_drop_offset(uint32_t lanes);
 
 /* Make, initialise and seal as the table in shmring_layout.h says (FUTURE_WRITE is added later by
  * shmring_segment_seal, once the writers have mapped). The caller owns the descriptor. */
