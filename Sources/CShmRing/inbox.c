@@ -452,7 +452,7 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
     struct shmring_consumer *consumer = inbox->rings[0];
     uint64_t next = consumer->next;
     uint64_t header = shmring_consumer_header(consumer, next);
-    if ((header & ~SHMRING_HEADER_SLICE) !=
+    if ((header & ~SHMRING_HEADER_MARKS) !=
         (next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST))
         return SHMRING_E_EMPTY;
     for (uint32_t i = consumer->open_first; i < consumer->open_end; i++) {

@@ -246,6 +246,7 @@ struct HostileControlTests {
         #expect(MemoryLayout<TicketBody>.size == 8)
         #expect(MemoryLayout<TicketItem>.size == 16)
         #expect(MemoryLayout<TicketMadeBody>.size == 16)
+        #expect(MemoryLayout<PairBody>.size == 8)
         #expect(MemoryLayout<PeerBody>.size == 8)
         #expect(MemoryLayout<RingBody>.size == 24)
         #expect(MemoryLayout<IntroducedBody>.size == 48)

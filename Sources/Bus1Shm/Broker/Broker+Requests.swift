@@ -30,6 +30,7 @@ extension Broker {
         case (.member, .linkSocket): try linkSocket(message, from: peer)
         case (.member, .ringEvent): try ringEvent(message, from: peer)
         case (.member, .bury): try bury(message, from: peer)
+        case (.member, .introduce): try introduceOthers(message, from: peer)
         case (.member, .abortAsk): try abortAsk(message, from: peer)
         default: throw .sever
         }

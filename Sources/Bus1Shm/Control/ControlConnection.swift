@@ -194,6 +194,16 @@ final class ControlConnection {
         return RingID(rawValue: ring.ring)
     }
 
+    /// Makes two peers known to each other, each of which knows this one or is it: before a handle to
+    /// a node of the one is passed on to the other. Waits until a ring's owner has acknowledged it,
+    /// if there must be a new one.
+    func introduce(_ first: PeerID, _ second: PeerID, until deadline: Deadline = .never)
+        throws(Bus1Error)
+    {
+        let pair = PairBody(first: first.rawValue, second: second.rawValue)
+        _ = try ask(.introduce, pair, "introduce peers", until: deadline)
+    }
+
     /// From now on this peer receives from that ring. Returns at once.
     func acknowledge(_ ring: RingID) throws(Bus1Error) {
         try tell(.ringAcknowledged, RingBody(ring: ring.rawValue), "acknowledge a ring")

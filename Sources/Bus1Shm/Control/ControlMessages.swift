@@ -45,6 +45,7 @@ enum ControlKind: UInt32 {
     case bury = 14
     case abortAsk = 15
     case goodbye = 16
+    case introduce = 17
     // Broker to peer, unasked. The request number is 0.
     case ringAdded = 32
     case introduced = 33
@@ -199,6 +200,12 @@ struct TicketItem: BitwiseCopyable {
 /// The answer to ticket, and the question of ticketCancel.
 struct TicketMadeBody: BitwiseCopyable {
     var ticket: Ticket
+}
+
+/// Of introduce: two peers to which the asker has been introduced, or is one of them.
+struct PairBody: BitwiseCopyable {
+    var first: UInt32
+    var second: UInt32
 }
 
 /// Of linkSocket, linkSocketMade and peerDied.

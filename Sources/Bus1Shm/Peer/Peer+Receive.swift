@@ -61,7 +61,7 @@ extension Peer {
     @inlinable @inline(__always)
     func accept(_ cell: UnsafeMutablePointer<shmring_cell>) -> Message? {
         let message = shmring_cell_message(cell)!
-        guard _fastPath(!shmring_message_is_slice(message)),
+        guard _fastPath(shmring_message_is_plain(message)),
             let grant = hot.pointee.grant(
                 message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring),
             shmring_arena_keep(hot.pointee.arena) == 0

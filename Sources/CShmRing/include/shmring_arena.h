@@ -33,6 +33,8 @@ struct shmring_cell {
     void (*give_back)(struct shmring_cell *cell); /* of a slice; NULL for a body */
     void *owner;                                  /* for give_back */
     struct shmring_held held;                     /* for give_back */
+    void *attachments;                            /* for give_back: what came with the payload */
+    void (*give_back_payload)(struct shmring_cell *cell); /* for give_back: of a slice */
     struct shmring_message message;               /* its body follows: last */
 };
 

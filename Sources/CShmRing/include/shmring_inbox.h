@@ -137,6 +137,18 @@ SHMRING_INLINE bool shmring_message_is_slice(const struct shmring_message *messa
     return (message->bits & SHMRING_HEADER_SLICE) != 0;
 }
 
+/* The body begins with attachments. */
+SHMRING_INLINE bool shmring_message_is_attached(const struct shmring_message *message)
+{
+    return (message->bits & SHMRING_HEADER_ATTACHED) != 0;
+}
+
+/* The body is the payload. */
+SHMRING_INLINE bool shmring_message_is_plain(const struct shmring_message *message)
+{
+    return (message->bits & SHMRING_HEADER_MARKS) == 0;
+}
+
 SHMRING_INLINE bool shmring_message_has_more(const struct shmring_message *message)
 {
     return (message->bits & SHMRING_HEADER_MORE) != 0;
@@ -242,7 +254,7 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
     uint64_t next = ring->next;
     uint64_t header = shmring_consumer_header(ring, next);
     uint64_t plain = next << SHMRING_POSITION_SHIFT | SHMRING_CLASS_UNICAST;
-    if (shmring_unlikely((header & ~SHMRING_HEADER_SLICE) != plain)) {
+    if (shmring_unlikely((header & ~SHMRING_HEADER_MARKS) != plain)) {
         /* Nobody has written here. One behind, written, shows a claim that stands still - unless
          * both were written just now; the rest the longer look finds, now and then: reading tail
          * each time would cost the sender a miss a message. */
@@ -255,7 +267,7 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
             }
             header = shmring_consumer_header(ring, next);
         }
-        if ((header & ~SHMRING_HEADER_SLICE) != plain)
+        if ((header & ~SHMRING_HEADER_MARKS) != plain)
             return shmring_inbox_take_slow(inbox, message, false);
     }
     /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later
@@ -289,6 +301,16 @@ SHMRING_INLINE const void *shmring_message_body(const struct shmring_message *me
 SHMRING_INLINE uint64_t shmring_header_slice(void)
 {
     return SHMRING_HEADER_SLICE;
+}
+
+SHMRING_INLINE uint64_t shmring_header_attached(void)
+{
+    return SHMRING_HEADER_ATTACHED;
+}
+
+SHMRING_INLINE uint64_t shmring_header_more(void)
+{
+    return SHMRING_HEADER_MORE;
 }
 
 /* Polls of one slot between two calls of take: two instructions each, where take has twenty. */

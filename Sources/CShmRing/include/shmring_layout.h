@@ -116,8 +116,9 @@ _Static_assert(sizeof(struct shmring_slot) == 24, "40 bytes of a 64-byte slot ar
 #define SHMRING_CLASS_VOID UINT64_C(3)
 #define SHMRING_HEADER_SLICE UINT64_C(0x10) /* the body is a struct shmring_slice_ref */
 #define SHMRING_HEADER_MORE UINT64_C(0x20)  /* another message of this transaction follows here */
-#define SHMRING_HEADER_ATTACHED UINT64_C(0x40) /* the body begins with attachments: the layer
-                                                * above */
+#define SHMRING_HEADER_ATTACHED UINT64_C(0x40) /* the body begins with attachments */
+/* What a message to one destination may bear beside its class. */
+#define SHMRING_HEADER_MARKS (SHMRING_HEADER_SLICE | SHMRING_HEADER_ATTACHED)
 
 /* route = grant << 32 | sender << 16 | length of the inline body in bytes */
 #define SHMRING_ROUTE(grant, sender, length) \

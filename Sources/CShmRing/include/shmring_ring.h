@@ -221,7 +221,7 @@ SHMRING_INLINE void shmring_producer_finish(struct shmring_producer *producer, u
 
 /*
  * Sends one message: `length` bytes of body, at most producer->body_bytes (the caller has checked).
- * bits: SHMRING_HEADER_SLICE or 0. Returns SHMRING_OK and the stamp, SHMRING_E_FULL or
+ * bits: of SHMRING_HEADER_MARKS. Returns SHMRING_OK and the stamp, SHMRING_E_FULL or
  * SHMRING_E_CORRUPT. Never blocks.
  */
 SHMRING_INLINE int shmring_producer_send(struct shmring_producer *producer,
