@@ -32,7 +32,8 @@ void shmring_inbox_deinit(struct shmring_inbox *inbox)
 static void choose_path(struct shmring_inbox *inbox)
 {
     inbox->only = NULL;
-    if (inbox->ring_count != 1 || inbox->waiting || inbox->ready_first != inbox->ready_end)
+    if (inbox->ring_count != 1 || inbox->waiting || inbox->ready_first != inbox->ready_end ||
+        inbox->held)
         return;
     struct shmring_consumer *ring = inbox->rings[0];
     if (ring->open_first == ring->open_end && ring->retired_count == 0 &&
@@ -67,6 +68,12 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
     inbox->ready_first = inbox->ready_end = 0;
     inbox->waiting = 0;
     inbox->rings[at] = inbox->rings[--inbox->ring_count];
+    choose_path(inbox);
+}
+
+void shmring_inbox_hold(struct shmring_inbox *inbox, bool held)
+{
+    inbox->held = held;
     choose_path(inbox);
 }
 
@@ -548,6 +555,8 @@ int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message 
 {
     if (shmring_unlikely(inbox->ring_count == 0) && shmring_forked())
         return SHMRING_E_FORKED; /* the caller keeps the inbox where a fork wipes it */
+    if (shmring_unlikely(inbox->held))
+        return SHMRING_E_HELD;
     for (int looked = 0;; looked++) {
         if (inbox->ready_first != inbox->ready_end) {
             int result = deliver_ready(inbox, message);

@@ -416,6 +416,27 @@ static void stuck_names_the_unwritten_claims_and_loses_none_of_the_others(void)
     tear_down(&f);
 }
 
+/* ---- held ----------------------------------------------------------------------------------- */
+
+static void a_held_inbox_gives_nothing_and_loses_nothing(void)
+{
+    struct fixture f;
+    set_up(&f, 1);
+    send(&f, 0, 1);
+    CHECK_EQ(shmring_inbox_take(&f.receiver.inbox, &f.message.m), SHMRING_OK);
+    send(&f, 0, 2);
+    shmring_inbox_hold(&f.receiver.inbox, true);
+    CHECK_EQ(shmring_inbox_take(&f.receiver.inbox, &f.message.m), SHMRING_E_HELD);
+    CHECK_EQ(shmring_inbox_spin(&f.receiver.inbox, &f.message.m, 64), SHMRING_E_HELD);
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, 0, UINT64_MAX), SHMRING_E_HELD);
+    CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_E_HELD);
+    CHECK_EQ(next_value(&f), -SHMRING_E_HELD);
+    shmring_inbox_hold(&f.receiver.inbox, false);
+    CHECK(f.receiver.inbox.only != NULL);
+    CHECK_EQ(next_value(&f), 2);
+    tear_down(&f);
+}
+
 CHECK_MAIN(RUN(a_claimed_slot_is_passed_over_and_delivered_once_it_is_written),
            RUN(a_message_behind_unwritten_slots_is_found_some_calls_later),
            RUN(what_was_written_meanwhile_goes_before_what_was_sent_after_it),
@@ -429,4 +450,5 @@ CHECK_MAIN(RUN(a_claimed_slot_is_passed_over_and_delivered_once_it_is_written),
            RUN(what_was_aborted_or_points_nowhere_is_dropped),
            RUN(a_pending_multicast_that_is_aborted_lets_the_rest_go),
            RUN(a_changed_flag_or_death_word_makes_a_look_and_loses_nothing),
-           RUN(stuck_names_the_unwritten_claims_and_loses_none_of_the_others))
+           RUN(stuck_names_the_unwritten_claims_and_loses_none_of_the_others),
+           RUN(a_held_inbox_gives_nothing_and_loses_nothing))

@@ -112,6 +112,7 @@ struct shmring_inbox {
     uint32_t ready_first, ready_end, ready_capacity;
     uint32_t trouble_ring, trouble_sender; /* with E_CORRUPT and E_UNKNOWN_SENDER */
     uint32_t event_mode;  /* parks on event descriptors */
+    uint32_t held;        /* see shmring_inbox_hold */
     uint64_t yielded_at;  /* sequence when the processor was last offered to others */
     uint64_t park_number; /* the latest */
     struct shmring_inbox_counts counts;
@@ -172,6 +173,9 @@ void shmring_inbox_deinit(struct shmring_inbox *inbox);
 /* Only between two deliveries. SHMRING_E_TOO_LARGE above SHMRING_INBOX_RINGS_MAX. */
 int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
+/* While held, every way of taking returns SHMRING_E_HELD at once: the caller has something to
+ * deliver first that it took before. Costs the plainest case nothing. */
+void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
 
 /* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL:
  * ask again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */

@@ -33,6 +33,8 @@ enum shmring_error {
     SHMRING_E_TOO_LARGE = 11, /* beyond a fixed limit */
     SHMRING_E_UNKNOWN_SENDER = 12, /* a message of somebody not introduced yet */
     SHMRING_E_ATTENTION = 13,      /* the broker wrote: read its socket */
+    SHMRING_E_HELD = 14,           /* the inbox is held: the caller has something of its own
+                                    * first */
 };
 /* The error's name and meaning, for messages. Never NULL. */
 const char *shmring_error_text(int error);
