@@ -1,8 +1,10 @@
 #include "bus1_sys_event.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 int bus1_sys_epoll_create(void)
@@ -30,6 +32,19 @@ void bus1_sys_epoll_drain(int epoll_fd, int timer_fd)
                 (void)!read(timer_fd, &times, sizeof times);
         }
     } while (count == 16); /* a full answer may have more behind it */
+}
+
+void bus1_sys_epoll_sleep(int epoll_fd, int timer_fd, uint64_t until_ns)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    uint64_t left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000),
+                            .tv_nsec = (long)(left_ns % 1000000000)};
+    struct pollfd one = {.fd = epoll_fd, .events = POLLIN};
+    if (ppoll(&one, 1, &left, NULL) > 0)
+        bus1_sys_epoll_drain(epoll_fd, timer_fd);
 }
 
 int bus1_sys_timer_create(int period_ms)

@@ -28,7 +28,6 @@ struct waitv {
     uint32_t flags, reserved;
 };
 #define WAITV_U32 2u
-#define WAITV_MAX 128u
 
 static uint32_t waitv_refused; /* 1 once the kernel said ENOSYS; relaxed: a late reader asks
                                 * again */
@@ -45,6 +44,11 @@ static struct timespec to_timespec(uint64_t ns)
     return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Waits until a word changes, a wake, a signal, or the time; which of them does not matter. */
 static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
 {
@@ -55,9 +59,8 @@ static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
             return;
         shmring_store_relaxed_u32(&waitv_refused, 1); /* Relaxed: see there. */
     }
-    uint64_t now = monotonic_ns();
-    if (count > 1 && until_ns > now + POLL_NS)
-        until = to_timespec(now + POLL_NS);
+    if (count > 1)
+        until = to_timespec(earlier(until_ns, monotonic_ns() + POLL_NS));
     (void)syscall(SYS_futex, words[0].uaddr, FUTEX_WAIT_BITSET, (uint32_t)words[0].val, &until,
                   NULL, FUTEX_BITSET_MATCH_ANY);
 }
@@ -93,9 +96,10 @@ static bool attention_changed(const struct shmring_inbox *inbox)
 /* One parking: SHMRING_E_EMPTY after a wake or the time, or what the second look found. */
 static int park(struct shmring_inbox *inbox, struct shmring_message *message, uint64_t until_ns)
 {
-    struct waitv words[WAITV_MAX];
+    bool by_futex = inbox->ring_count <= SHMRING_FUTEX_RINGS_MAX;
+    struct waitv words[SHMRING_FUTEX_RINGS_MAX + 1];
     uint32_t count = 0;
-    for (uint32_t r = 0; r < inbox->ring_count; r++) {
+    for (uint32_t r = 0; by_futex && r < inbox->ring_count; r++) {
         uint32_t *bell = &inbox->rings[r]->control->doorbell;
         /* SYNC D4 acquire, pairs with D3 in shmring_producer_ring: read before the number is
          * announced, so that who rings for this number changes it against what is waited for. */
@@ -107,13 +111,18 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
                                     .uaddr = (uint64_t)(uintptr_t)inbox->attention,
                                     .flags = WAITV_U32};
     uint64_t number = ++inbox->park_number & ~SHMRING_PARKED_ON_EVENT;
-    announce(inbox, number);
+    announce(inbox, by_futex ? number : number | SHMRING_PARKED_ON_EVENT);
     for (uint32_t r = 0; r < inbox->ring_count; r++)
         shmring_consumer_publish_head(inbox->rings[r], true);
     int result = shmring_inbox_take_slow(inbox, message, true);
     if (result == SHMRING_E_EMPTY && !attention_changed(inbox)) {
         inbox->counts.parked++;
-        sleep_on(words, count, until_ns);
+        if (by_futex)
+            sleep_on(words, count, until_ns);
+        else if (inbox->sleep != NULL)
+            inbox->sleep(inbox->sleep_context, until_ns);
+        else
+            sleep_on(words, count, earlier(until_ns, monotonic_ns() + POLL_NS));
     }
     /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver
      * awake, or before its next announcement, whose D2 makes it look once more. */
@@ -152,8 +161,7 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
             (void)sched_yield();
             continue;
         }
-        uint64_t until = now + LONGEST_SLEEP_NS;
-        result = park(inbox, message, until < deadline_ns ? until : deadline_ns);
+        result = park(inbox, message, earlier(now + LONGEST_SLEEP_NS, deadline_ns));
         if (result != SHMRING_E_EMPTY)
             return result;
         spin_until = 0; /* a wake is news: what it announced may still be on its way */
@@ -193,8 +201,7 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
         return SHMRING_E_FULL;
     /* Bounded: a receiver that publishes head while it is idle reads `waiters` without a
      * barrier. */
-    uint64_t until = now + 10 * POLL_NS;
-    struct timespec at = to_timespec(until < deadline_ns ? until : deadline_ns);
+    struct timespec at = to_timespec(earlier(now + 10 * POLL_NS, deadline_ns));
     (void)syscall(SYS_futex, &control->room, FUTEX_WAIT_BITSET, counted, &at, NULL,
                   FUTEX_BITSET_MATCH_ANY);
     return shmring_producer_room(producer, 1, room, &tail);

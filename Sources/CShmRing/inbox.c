@@ -26,7 +26,10 @@ void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock 
 void shmring_inbox_deinit(struct shmring_inbox *inbox)
 {
     free(inbox->ready);
+    free(inbox->rings);
     inbox->ready = NULL;
+    inbox->rings = NULL;
+    inbox->ring_count = inbox->ring_capacity = 0;
 }
 
 static void choose_path(struct shmring_inbox *inbox)
@@ -45,7 +48,16 @@ int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *cons
 {
     if (inbox->ring_count == SHMRING_INBOX_RINGS_MAX)
         return SHMRING_E_TOO_LARGE;
+    if (inbox->ring_count == inbox->ring_capacity) {
+        uint32_t capacity = inbox->ring_capacity == 0 ? 8 : 2 * inbox->ring_capacity;
+        void *grown = realloc(inbox->rings, capacity * sizeof *inbox->rings);
+        if (grown == NULL)
+            return -ENOMEM;
+        inbox->rings = grown;
+        inbox->ring_capacity = capacity;
+    }
     inbox->rings[inbox->ring_count++] = consumer;
+    inbox->ready_needed += (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
     if (consumer->body_bytes > inbox->body_bytes_max)
         inbox->body_bytes_max = consumer->body_bytes;
     choose_path(inbox);
@@ -68,6 +80,7 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
     inbox->ready_first = inbox->ready_end = 0;
     inbox->waiting = 0;
     inbox->rings[at] = inbox->rings[--inbox->ring_count];
+    inbox->ready_needed -= (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
     choose_path(inbox);
 }
 
@@ -173,15 +186,13 @@ static int reserve(struct shmring_inbox *inbox, struct shmring_consumer *consume
         if (consumer->open == NULL || consumer->retired == NULL)
             return -ENOMEM;
     }
-    uint64_t needed = 0;
-    for (uint32_t r = 0; r < inbox->ring_count; r++)
-        needed += inbox->rings[r]->capacity + SHMRING_RETIRED_MAX;
+    uint32_t needed = inbox->ready_needed;
     if (needed > inbox->ready_capacity) {
         struct shmring_ready *grown = realloc(inbox->ready, needed * sizeof *grown);
         if (grown == NULL)
             return -ENOMEM;
         inbox->ready = grown;
-        inbox->ready_capacity = (uint32_t)needed;
+        inbox->ready_capacity = needed;
     }
     return SHMRING_OK;
 }

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include "ring_kit.h"
@@ -100,7 +101,8 @@ static void *wake_by_each_ring(void *context)
     for (uint64_t i = 0; i < w->rounds; i++) {
         struct shmring_producer *producer = &w->f->producers[i % w->f->count];
         uint64_t parked = wait_until_parked(producer->control);
-        CHECK_EQ(parked & SHMRING_PARKED_ON_EVENT, 0);
+        CHECK_EQ((parked & SHMRING_PARKED_ON_EVENT) != 0,
+                 w->f->count > SHMRING_FUTEX_RINGS_MAX);
         CHECK_EQ(kit_send(producer, &w->f->clock, i), SHMRING_OK);
         while (shmring_load_acquire(&producer->control->parked) == parked)
             (void)sched_yield();
@@ -108,16 +110,41 @@ static void *wake_by_each_ring(void *context)
     return NULL;
 }
 
-static void a_message_in_any_of_1_2_and_127_rings_wakes_the_receiver(void)
+/* As a peer sleeps above SHMRING_FUTEX_RINGS_MAX rings: an epoll descriptor over one eventfd for
+ * each. */
+static void sleep_on_events(void *context, uint64_t until_ns)
 {
-    const uint32_t counts[] = {1, 2, SHMRING_INBOX_RINGS_MAX};
+    struct epoll_event events[16];
+    uint64_t now = check_now_ns();
+    int epoll = *(int *)context;
+    (void)epoll_wait(epoll, events, 16, until_ns > now ? (int)((until_ns - now) / 1000000) : 0);
+}
+
+static int give_events(struct fixture *f)
+{
+    int epoll = epoll_create1(0);
+    for (uint32_t r = 0; r < f->count; r++) {
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+        int fd = eventfd(0, EFD_NONBLOCK);
+        KIT_MUST(fd < 0 ? fd : epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+        shmring_producer_set_event(&f->producers[r], fd);
+    }
+    return epoll;
+}
+
+static void a_message_in_any_of_many_rings_wakes_the_receiver(void)
+{
+    const uint32_t counts[] = {1, 2, SHMRING_FUTEX_RINGS_MAX, SHMRING_FUTEX_RINGS_MAX + 1, 200};
     for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
         struct fixture f;
         pthread_t thread;
         set_up(&f, counts[c]);
-        if (counts[c] == SHMRING_INBOX_RINGS_MAX)
-            CHECK_EQ(shmring_inbox_add(&f.receiver.inbox, &f.rings[0].consumer),
-                     SHMRING_E_TOO_LARGE);
+        int epoll = -1;
+        if (counts[c] > SHMRING_FUTEX_RINGS_MAX) {
+            epoll = give_events(&f);
+            f.receiver.inbox.sleep = sleep_on_events;
+            f.receiver.inbox.sleep_context = &epoll;
+        }
         struct waking waking = {&f, counts[c] + 100};
         REQUIRE(pthread_create(&thread, NULL, wake_by_each_ring, &waking) == 0);
         uint64_t begin = check_now_ns();
@@ -129,8 +156,39 @@ static void a_message_in_any_of_1_2_and_127_rings_wakes_the_receiver(void)
         /* Every wake lost would have cost 250 ms. */
         CHECK(check_now_ns() - begin < waking.rounds * UINT64_C(250000000) / 2);
         (void)pthread_join(thread, NULL);
+        for (uint32_t r = 0; r < f.count && epoll >= 0; r++)
+            (void)close((int)f.producers[r].event_fd - 1);
+        (void)close(epoll);
         tear_down(&f);
     }
+}
+
+static void *send_without_ringing(void *context)
+{
+    struct waking *w = context;
+    for (uint64_t i = 0; i < w->rounds; i++) {
+        struct shmring_producer *producer = &w->f->producers[w->f->count - 1 - i];
+        (void)wait_until_parked(producer->control);
+        CHECK_EQ(kit_send(producer, &w->f->clock, i), SHMRING_OK);
+    }
+    return NULL;
+}
+
+static void without_a_way_to_sleep_many_rings_are_looked_at_every_millisecond(void)
+{
+    struct fixture f;
+    pthread_t thread;
+    set_up(&f, SHMRING_FUTEX_RINGS_MAX + 1);
+    /* No event descriptors either, so that nobody can ring. */
+    struct waking waking = {&f, 3};
+    REQUIRE(pthread_create(&thread, NULL, send_without_ringing, &waking) == 0);
+    for (uint64_t i = 0; i < waking.rounds; i++)
+        CHECK_EQ(wait_for(&f, LONG_NS), SHMRING_OK);
+    (void)pthread_join(thread, NULL);
+    uint64_t begin = check_now_ns();
+    CHECK_EQ(wait_for(&f, 5000000), SHMRING_E_EMPTY);
+    CHECK(check_now_ns() >= begin + 5000000);
+    tear_down(&f);
 }
 
 static void *change_attention(void *context)
@@ -369,7 +427,8 @@ static void a_sender_killed_at_any_step_leaves_nobody_asleep(void)
 
 CHECK_MAIN(RUN(a_wait_ends_at_its_deadline),
            RUN(a_deadline_that_has_passed_still_finds_what_is_there),
-           RUN(a_message_in_any_of_1_2_and_127_rings_wakes_the_receiver),
+           RUN(a_message_in_any_of_many_rings_wakes_the_receiver),
+           RUN(without_a_way_to_sleep_many_rings_are_looked_at_every_millisecond),
            RUN(the_attention_word_wakes_and_is_told),
            RUN(an_armed_receiver_is_woken_through_its_event_descriptor),
            RUN(a_sender_without_the_descriptor_asks_for_it_at_every_send_until_it_is_there),

@@ -437,7 +437,37 @@ static void a_held_inbox_gives_nothing_and_loses_nothing(void)
     tear_down(&f);
 }
 
-CHECK_MAIN(RUN(a_claimed_slot_is_passed_over_and_delivered_once_it_is_written),
+static void an_inbox_grows_to_its_limit_and_delivers_from_the_last_ring(void)
+{
+    struct fixture f;
+    set_up(&f, 0);
+    struct kit_inbox *receiver = &f.receiver;
+    static struct kit_ring rings[300];
+    for (uint32_t r = 0; r < 300; r++) {
+        kit_ring_open(&rings[r], r, 16, 64);
+        REQUIRE(shmring_inbox_add(&receiver->inbox, &rings[r].consumer) == SHMRING_OK);
+    }
+    struct shmring_producer producer;
+    KIT_MUST(shmring_producer_init(&producer, &rings[299].mapping, f.words, 5));
+    CHECK_EQ(kit_send(&producer, &f.clock, 4), SHMRING_OK);
+    CHECK_EQ(next_value(&f), 4);
+    CHECK_EQ(f.message.m.ring, 299);
+    /* The refusal needs no rings of its own. */
+    for (uint32_t r = 300; r < SHMRING_INBOX_RINGS_MAX; r++)
+        REQUIRE(shmring_inbox_add(&receiver->inbox, &f.rings[0].consumer) == SHMRING_OK);
+    CHECK_EQ(shmring_inbox_add(&receiver->inbox, &f.rings[0].consumer), SHMRING_E_TOO_LARGE);
+    for (uint32_t r = 300; r < SHMRING_INBOX_RINGS_MAX; r++)
+        shmring_inbox_remove(&receiver->inbox, &f.rings[0].consumer);
+    CHECK_EQ(receiver->inbox.ready_needed, 300 * (16 + SHMRING_RETIRED_MAX));
+    for (uint32_t r = 0; r < 300; r++) {
+        shmring_inbox_remove(&receiver->inbox, &rings[r].consumer);
+        kit_ring_close(&rings[r]);
+    }
+    tear_down(&f);
+}
+
+CHECK_MAIN(RUN(an_inbox_grows_to_its_limit_and_delivers_from_the_last_ring),
+           RUN(a_claimed_slot_is_passed_over_and_delivered_once_it_is_written),
            RUN(a_message_behind_unwritten_slots_is_found_some_calls_later),
            RUN(what_was_written_meanwhile_goes_before_what_was_sent_after_it),
            RUN(void_slots_are_stepped_over),

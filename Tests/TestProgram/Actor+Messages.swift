@@ -72,7 +72,21 @@
         }
 
         func receiveOne(until deadline: Deadline) throws -> String {
-            switch try box.peer.receive(until: deadline) {
+            describe(try box.peer.receive(until: deadline))
+        }
+
+        /// The same as an event loop does it.
+        func receiveInLoop(until deadline: Deadline) throws -> String {
+            let descriptor = try box.peer.descriptor()
+            while true {
+                if let delivery = try box.peer.tryReceive() { return describe(delivery) }
+                guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "receive in a loop") }
+                _ = bus1_sys_wait_readable(descriptor, deadline.pollTimeout_ms)
+            }
+        }
+
+        private func describe(_ delivery: consuming Delivery) -> String {
+            switch consume delivery {
             case .message(let message):
                 let item = message.payload.withUnsafeBytes { Item($0) }
                 guard let item else { return "payload" }

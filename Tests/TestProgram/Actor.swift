@@ -78,6 +78,8 @@
                 return box.peer.facts.map { "\($0.key)=\($0.value)" }.sorted().joined(
                     separator: " ")
             case "loop": return BrokerThread.loopNames.joined(separator: " ")
+            case "rings": return "\(box.peer.core.rings.count)"
+            case "parkings": return "\(box.peer.core.inbox.pointee.counts.parked)"
             case "refused": return "\(box.peer.core.refused)"
             case "node":
                 let node = try box.peer.makeNode(tag: UInt64(nodes.count))
@@ -105,6 +107,7 @@
             case "send", "long", "loan", "multicast": return try send(verb, words)
             case "forward": return try forward(to: handles[Int(words[0])!])
             case "receive": return try receiveOne(until: ms(words[0]))
+            case "pollone": return try receiveInLoop(until: ms(words[0]))
             case "hold": return try hold(until: ms(words[0]))
             case "held": return heldItems()
             case "letgo":

@@ -7,6 +7,9 @@ import CShmRing
 /// The events are edge-triggered and never read, since strangers share the eventfds and could drain them, or make them
 /// block. The timer bounds what they can delay.
 final class EventSource {
+    /// Up to so many rings a wait sleeps on their doorbell words; above, on this.
+    static let ringsWithout = Int(SHMRING_FUTEX_RINGS_MAX)
+
     private let epoll: Descriptor
     private let timer: Descriptor
     private var events: [RingID: SharedDescriptor] = [:]
@@ -50,6 +53,11 @@ final class EventSource {
     /// Takes note of what was signalled, before the peer announces that it sleeps: later signals count anew.
     func drain() { bus1_sys_epoll_drain(epoll.rawValue, timer.rawValue) }
 
+    /// Sleeps until something is signalled, or the time, and takes note of what was.
+    func sleep(until_ns: UInt64) {
+        bus1_sys_epoll_sleep(epoll.rawValue, timer.rawValue, until_ns)
+    }
+
     private func watch(_ descriptor: Int32) throws(Bus1Error) {
         let result = bus1_sys_epoll_add_edge(epoll.rawValue, descriptor)
         guard result == 0 else { throw Bus1Error(.system, "watch a descriptor", errno: -result) }
@@ -72,10 +80,24 @@ extension Peer {
     /// - Throws: `system` when there are no descriptors left, `shutDown`.
     public func descriptor() throws(Bus1Error) -> Int32 {
         try core.requireOpen("make an event descriptor")
-        if let source = core.eventSource { return source.rawValue }
-        let source = try EventSource(core)
-        core.eventSource = source
+        let source = try core.makeEventSource()
         core.inbox.pointee.event_mode = 1
         return source.rawValue
+    }
+}
+
+extension PeerCore {
+    /// The one event source of the peer; a wait sleeps on it when there are more rings than it can sleep on otherwise.
+    func makeEventSource() throws(Bus1Error) -> EventSource {
+        if let eventSource { return eventSource }
+        let source = try EventSource(self)
+        eventSource = source
+        // The source goes with the peer, as the inbox does.
+        inbox.pointee.sleep_context = Unmanaged.passUnretained(source).toOpaque()
+        inbox.pointee.sleep = { context, until_ns in
+            Unmanaged<EventSource>.fromOpaque(context!).takeUnretainedValue()
+                .sleep(until_ns: until_ns)
+        }
+        return source
     }
 }

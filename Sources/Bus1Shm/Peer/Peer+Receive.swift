@@ -112,7 +112,7 @@ extension PeerCore {
                 {
                     try readEvents()
                     if !notices.isEmpty { continue }
-                } else if !waiting, let eventSource, !armed {
+                } else if !waiting, let eventSource, inbox.pointee.event_mode != 0, !armed {
                     // Before it says that there is nothing, it announces that it sleeps, and looks once more.
                     eventSource.drain()
                     armed = true

@@ -1,4 +1,5 @@
 import CShmRing
+import Glibc
 
 extension PeerCore {
     /// Takes in everything that the broker said. Called when `attention` changed, and before anything is refused for
@@ -44,6 +45,7 @@ extension PeerCore {
         let id = offer.ring
         let ring = try OwnRing(offer, isForeign: offer.domain != ownDomain, placement)
         let result = shmring_inbox_add(inbox, ring.consumer)
+        guard result != -ENOMEM else { throw Bus1Error(result: result, "add a ring") }
         guard result == 0 else {
             throw Bus1Error(
                 .overQuota, "add a ring",
@@ -52,7 +54,12 @@ extension PeerCore {
                     account: account))
         }
         rings.append(ring)
-        try eventSource?.add(ring, of: self)
+        if let eventSource {
+            try eventSource.add(ring, of: self)
+        } else if rings.count > EventSource.ringsWithout {
+            // Without descriptors for it, a wait looks every millisecond.
+            _ = try? makeEventSource()
+        }
         if mustAcknowledge { try connection.acknowledge(id) }
     }
 

@@ -89,7 +89,9 @@ struct shmring_ready {
  * stand still is found then, and head is published for those who wait on it. */
 #define SHMRING_EMPTY_LOOK 1024u
 
-#define SHMRING_INBOX_RINGS_MAX 127u /* futex_waitv takes 128 words; one is the attention word */
+#define SHMRING_INBOX_RINGS_MAX 1024u
+/* futex_waitv takes 128 words; one is the attention word. Above that an inbox sleeps by `sleep`. */
+#define SHMRING_FUTEX_RINGS_MAX 127u
 
 struct shmring_inbox {
     struct shmring_consumer *only; /* the one ring, when nothing is open; else NULL */
@@ -103,16 +105,23 @@ struct shmring_inbox {
     const uint32_t *attention; /* word of the own outbox; counts the broker's messages */
     uint32_t attention_seen;
     uint32_t ring_count;
-    struct shmring_consumer *rings[SHMRING_INBOX_RINGS_MAX];
+    uint32_t ring_capacity;         /* of rings */
+    struct shmring_consumer **rings; /* grows */
     struct shmring_clock clock;
     uint64_t look_t0; /* of the look under way */
     uint32_t waiting; /* a look waits for pending commits */
     uint32_t body_bytes_max;
     struct shmring_ready *ready;
     uint32_t ready_first, ready_end, ready_capacity;
+    uint32_t ready_needed; /* what a look can find: the slots of all rings, and those retired */
     uint32_t trouble_ring, trouble_sender; /* with E_CORRUPT and E_UNKNOWN_SENDER */
     uint32_t event_mode;  /* parks on event descriptors */
     uint32_t held;        /* see shmring_inbox_hold */
+    /* Sleeps on the event descriptors of all rings and the broker's messages, until one is
+     * signalled or until_ns (CLOCK_MONOTONIC), and takes note of what was. NULL: above
+     * SHMRING_FUTEX_RINGS_MAX rings a wait looks every ms. */
+    void (*sleep)(void *context, uint64_t until_ns);
+    void *sleep_context;
     uint64_t yielded_at;  /* sequence when the processor was last offered to others */
     uint64_t park_number; /* the latest */
     struct shmring_inbox_counts counts;
@@ -170,7 +179,7 @@ void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position)
 void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock *clock,
                         const uint64_t *death, const uint32_t *attention);
 void shmring_inbox_deinit(struct shmring_inbox *inbox);
-/* Only between two deliveries. SHMRING_E_TOO_LARGE above SHMRING_INBOX_RINGS_MAX. */
+/* Only between two deliveries. SHMRING_E_TOO_LARGE above SHMRING_INBOX_RINGS_MAX, -ENOMEM. */
 int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *consumer);
 /* While held, every way of taking returns SHMRING_E_HELD at once: the caller has something to
