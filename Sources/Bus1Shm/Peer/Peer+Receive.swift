@@ -110,7 +110,7 @@ extension PeerCore {
                 }
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
                 {
-                    try readEvents()
+                    try readEventsToReceive()
                     if !notices.isEmpty { continue }
                 } else if !waiting, let eventSource, inbox.pointee.event_mode != 0, !armed {
                     // Before it says that there is nothing, it announces that it sleeps, and looks once more.
@@ -122,7 +122,7 @@ extension PeerCore {
                     return nil
                 }
             case Int32(SHMRING_E_ATTENTION.rawValue):
-                try readEvents()
+                try readEventsToReceive()
             case Int32(SHMRING_E_UNKNOWN_SENDER.rawValue):
                 try introduceOrDrop()
             case Int32(SHMRING_E_CORRUPT.rawValue):

@@ -14,6 +14,16 @@ extension PeerCore {
         if hasClaimsToBury { buryClaims() }
     }
 
+    /// The same while receiving: a broker that went away is no reason to stop, and what it said last counts.
+    func readEventsToReceive() throws(Bus1Error) {
+        do {
+            try readEvents()
+        } catch {
+            // Said by nobody: the connection ended.
+            guard error.code == .severed, connection.severedBecause == nil else { throw error }
+        }
+    }
+
     /// The same, and what did not fit the socket any more and waits at the broker. Whoever is told of a right may use it
     /// at once, while its owner's news still queue: before something is dropped for want of knowledge, ask.
     func readAllEvents() throws(Bus1Error) {

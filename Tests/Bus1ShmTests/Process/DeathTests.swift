@@ -197,6 +197,29 @@ extension ProcessTests {
 
         /// What works today without a broker. Deaths are not told then, and what they left pending
         /// stays so: that will be the heir's business.
+        @Test func whatTheBrokerSaidLastAndItsEndStopNoReceiver() throws {
+            try withCrew { crew in
+                let broker = try crew.join()
+                let receiver = try crew.join(1, publishing: "r")[0]
+                let senders = try (0..<2).map { _ in try crew.join() }
+                for (tag, sender) in senders.enumerated() {
+                    try sender.must("look r0 5000")
+                    try sender.must("send 0 \(tag) 1 16 1000")
+                    #expect(try receiver.must("receive 5000").hasPrefix("message 16 \(tag) 1"))
+                }
+                // The receiver is told of a death, and reads of it only when the broker is gone, too.
+                senders[1].kill()
+                #expect(senders[0].ask("look nobody 100")?.hasPrefix("error timedOut") == true)
+                broker.kill()
+                crew.wasBrokerKilled = true
+                try senders[0].must("send 0 0 2 16 1000")
+                #expect(try receiver.must("receive 5000").hasPrefix("message 16 0 2"))
+                #expect(receiver.ask("receive 50")?.hasPrefix("error timedOut") == true)
+                try senders[0].must("send 0 0 3 16 1000")
+                #expect(try receiver.must("receive 5000").hasPrefix("message 16 0 3"))
+            }
+        }
+
         @Test func thoseWhoKnowEachOtherGoOnWithoutTheBroker() throws {
             try withCrew { crew in
                 let broker = try crew.join()
