@@ -184,3 +184,58 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
         (void)syscall(SYS_futex, &consumer->control->room, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
     }
 }
+
+/* ---- scan ----------------------------------------------------------------------------------- */
+
+/* Copies a slot that its receiver may finish with, and a producer write anew, meanwhile: the second
+ * reading of the header says whether that was so. Then the copy is of another message, or torn, and
+ * no harm: it is thrown away. The thread sanitizer cannot know that. */
+__attribute__((no_sanitize("thread"), noinline)) static void
+copy_racing(uint64_t *to, const volatile uint64_t *from, uint32_t words)
+{
+    for (uint32_t i = 0; i < words; i++)
+        to[i] = from[i];
+}
+
+int shmring_ring_scan(const struct shmring_consumer *consumer, uint32_t grant,
+                      void (*found)(void *context, uint32_t sender, const void *body,
+                                    uint32_t length),
+                      void *context)
+{
+    const struct shmring_ring_control *control = consumer->control;
+    uint64_t body[(SHMRING_SLOT_BYTES_MAX - SHMRING_SLOT_HEADER_BYTES) / sizeof(uint64_t)];
+    /* SYNC N9 acquire, pairs with R5: what lies below head has been dealt with, and what its
+     * receiver made of it is visible. */
+    uint64_t head = shmring_load_acquire(&control->head);
+    /* Relaxed: R5a stored it before the head just read; a zero says that whatever was written late
+     * has been dealt with. */
+    uint64_t out_of_service = shmring_load_relaxed(&control->out_of_service);
+    /* SYNC R7 acquire, as in look_at_ring. */
+    uint64_t tail = shmring_load_acquire(&control->tail);
+    int result = tail - head <= consumer->capacity ? SHMRING_OK : SHMRING_E_CORRUPT;
+    uint64_t first = head, count = tail - head;
+    if (result || out_of_service != 0) {
+        first = 0; /* every index, whatever position was written there last */
+        count = consumer->capacity;
+    }
+    bool every = count == consumer->capacity;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t header = shmring_consumer_header(consumer, first + i);
+        uint64_t position = header >> SHMRING_POSITION_SHIFT;
+        uint64_t class = header & SHMRING_CLASS_MASK;
+        if ((position != first + i && !every) || header == 0 ||
+            (class != SHMRING_CLASS_UNICAST && class != SHMRING_CLASS_MULTICAST))
+            continue;
+        const struct shmring_slot *slot = shmring_consumer_slot(consumer, first + i);
+        uint64_t route = shmring_load_relaxed(&slot->route); /* Relaxed: behind R6. */
+        uint32_t length = (uint32_t)route & 0xffff;
+        if ((uint32_t)(route >> 32) != grant || length > consumer->body_bytes)
+            continue;
+        copy_racing(body, slot->body, (length + 7) / 8);
+        /* SYNC N10 full barrier, pairs with R3: the header is read again behind the copy. */
+        shmring_fence_full();
+        if (shmring_consumer_header(consumer, first + i) == header)
+            found(context, (uint32_t)(route >> 16) & 0xffff, body, length);
+    }
+    return result;
+}

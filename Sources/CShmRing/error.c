@@ -17,6 +17,7 @@ const char *shmring_error_text(int error)
     case SHMRING_E_TOO_LARGE: return "too large: beyond a fixed limit";
     case SHMRING_E_UNKNOWN_SENDER: return "unknown sender: not introduced yet";
     case SHMRING_E_ATTENTION: return "attention: the broker wrote";
+    case SHMRING_NOTICE: return "notice: something watched has its place in the order here";
     case SHMRING_E_HELD: return "held: something else comes first";
     default: return error < 0 ? "refused by the kernel" : "unknown";
     }

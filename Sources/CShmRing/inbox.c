@@ -608,3 +608,19 @@ int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message 
         choose_path(inbox);
     }
 }
+
+int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
+                        const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
+                        uint32_t owner_id, uint64_t stamp, uint64_t cookie)
+{
+    /* SYNC N5 acquire, pairs with N4: comes with the look that reads what is watched. */
+    (void)inbox, (void)kind, (void)word, (void)commits, (void)commit_words, (void)owner_id;
+    (void)stamp, (void)cookie;
+    return -ENOSYS;
+}
+
+void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
+                           uint64_t cookie)
+{
+    (void)inbox, (void)kind, (void)cookie;
+}

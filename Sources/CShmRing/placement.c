@@ -159,3 +159,23 @@ void shmring_placement_apply(const struct shmring_mapping *mapping, enum shmring
         result.numa_node = numa_node_of(mapping);
     *report = result;
 }
+
+int shmring_outbox_reserve_words(const struct shmring_mapping *outbox, uint64_t offset,
+                                 uint64_t byte_count)
+{
+    if (offset > outbox->byte_count || byte_count > outbox->byte_count - offset)
+        return SHMRING_E_SIZE;
+    if (byte_count == 0)
+        return SHMRING_OK;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t begin = offset / page * page;
+    uint64_t end = (offset + byte_count + page - 1) / page * page;
+    struct shmring_mapping part = {.base = (uint8_t *)outbox->base + begin,
+                                   .byte_count = end - begin};
+    if (madvise(part.base, part.byte_count, MADV_POPULATE_WRITE) != 0) {
+        if (errno != EINVAL)
+            return -errno;
+        touch_every_page(&part, SHMRING_READ_WRITE);
+    }
+    return SHMRING_OK;
+}

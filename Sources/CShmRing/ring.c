@@ -112,9 +112,23 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
     return SHMRING_E_FULL;
 }
 
+/* Wakes whoever sleeps on the doorbell, and strikes out the parking that was seen. */
+static void ring_doorbell(struct shmring_ring_control *control, uint64_t park_number)
+{
+    /* SYNC D3 acq_rel, pairs with D4 in park: the futex compares this word, so a receiver that is
+     * about to sleep does not. Also with an event descriptor: the receiver may have changed its way
+     * of sleeping since it wrote the park number. */
+    (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
+    (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    /* SYNC D5 acq_rel, pairs with D2 in announce: strikes out this parking and no later one, whose
+     * number differs. Only now, after the ringing: the other way round a sender killed in between
+     * would leave everybody asleep, since those who come later see 0. Failing is fine: the receiver
+     * has woken and parked anew. */
+    (void)shmring_cas_acq_rel(&control->parked, &park_number, 0);
+}
+
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number)
 {
-    struct shmring_ring_control *control = producer->control;
     if ((park_number & SHMRING_PARKED_ON_EVENT) != 0) {
         uint64_t one = 1;
         /* Relaxed: a number, complete in itself. */
@@ -129,14 +143,36 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
          * wait, since strangers share the descriptor. */
         (void)!write((int)(event - 1), &one, sizeof one);
     }
-    /* SYNC D3 acq_rel, pairs with D4 in park: the futex compares this word, so a receiver that is
-     * about to sleep does not. Also with an event descriptor: the receiver may have changed its way
-     * of sleeping since it wrote the park number. */
-    (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
-    (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-    /* SYNC D5 acq_rel, pairs with D2 in announce: strikes out this parking and no later one, whose
-     * number differs. Only now, after the ringing: the other way round a sender killed in between
-     * would leave everybody asleep, since those who come later see 0. Failing is fine: the receiver
-     * has woken and parked anew. */
-    (void)shmring_cas_acq_rel(&control->parked, &park_number, 0);
+    ring_doorbell(producer->control, park_number);
+}
+
+void shmring_producer_flag(struct shmring_producer *producer, uint64_t flag)
+{
+    /* SYNC N8 acq_rel, pairs with N2 in look: who takes the flag finds the words that were set
+     * before it. */
+    (void)shmring_fetch_or_acq_rel(&producer->control->flags, flag);
+}
+
+void shmring_producer_wake(struct shmring_producer *producer)
+{
+    /* Relaxed: the caller's full barrier puts it behind what the receiver is to see (D1). */
+    uint64_t parked = shmring_load_relaxed(&producer->control->parked);
+    if (shmring_unlikely(parked != 0))
+        shmring_producer_ring(producer, parked);
+}
+
+void shmring_consumer_flag(const struct shmring_consumer *consumer, uint64_t flag)
+{
+    (void)shmring_fetch_or_acq_rel(&consumer->control->flags, flag); /* SYNC N8 acq_rel, as above */
+}
+
+void shmring_consumer_wake(const struct shmring_consumer *consumer, int32_t event_fd)
+{
+    uint64_t one = 1;
+    uint64_t parked = shmring_load_relaxed(&consumer->control->parked); /* Relaxed, as above. */
+    if (parked == 0)
+        return;
+    if ((parked & SHMRING_PARKED_ON_EVENT) != 0 && event_fd >= 0)
+        (void)!write(event_fd, &one, sizeof one); /* A full counter is as good. */
+    ring_doorbell(consumer->control, parked);
 }

@@ -148,12 +148,93 @@ static void give_up(struct shmring_lane *lane, const struct shmring_leg *legs, u
         shmring_producer_finish(legs[i].producer, &lane->claims[i]);
 }
 
+static void set_words(const struct shmring_releases *releases, uint64_t value)
+{
+    for (uint32_t i = 0; i < releases->count; i++)
+        /* SYNC N4 release, pairs with N5 in read_word. A reference: the commit word is pending
+         * before anybody is sent to it. A stamp, or 0: it stands there before the commit word is
+         * used again (C4), so that who finds another generation there finds it here. */
+        shmring_store_release(releases->words[i], value);
+}
+
+/* Makes the words refer to the pending commit word, and tells those who must read them. */
+static int announce_releases(const struct shmring_releases *releases, uint64_t reference)
+{
+    set_words(releases, reference);
+    if (releases->counter != NULL) {
+        /* Relaxed: the owner counts, one transaction with releases at a time. */
+        uint64_t count = shmring_load_relaxed(releases->counter);
+        /* SYNC N6 release, pairs with the acquire of those who compare the counter with what they
+         * have dealt with: the words refer before it has changed. */
+        shmring_store_release(releases->counter, count + 1);
+    }
+    /* SYNC N7 full barrier, pairs with R3 and N5: the words are pending before the own rings are
+     * looked through. Who hands one of them on in a slot that is not found there sees them. */
+    shmring_fence_full();
+    return releases->flag != NULL ? releases->flag(releases->context) : SHMRING_OK;
+}
+
+/* Ends the transaction's hold on the words, and wakes those who may have slept because of it. */
+static void settle_releases(const struct shmring_releases *releases, uint64_t stamp)
+{
+    set_words(releases, stamp);
+    if (releases->wake == NULL)
+        return;
+    /* SYNC D1 full barrier, as in shmring_producer_finish: the commit before `parked`. */
+    shmring_fence_full();
+    releases->wake(releases->context);
+}
+
+/* Nobody else made it final meanwhile, or somebody did: it is aborted in both cases. */
+static void abort_own(uint64_t *word, uint64_t pending)
+{
+    uint64_t aborted = SHMRING_COMMIT_ABORTED | (pending & SHMRING_COMMIT_GENERATION_MASK << 32);
+    /* SYNC B1 acq_rel, as in abort_word. */
+    (void)shmring_cas_acq_rel(word, &pending, aborted);
+}
+
+static void write_legs(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t count,
+                       uint64_t reference)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct shmring_leg *leg = &legs[i];
+        struct shmring_slot *slot = shmring_producer_slot(leg->producer, leg->position);
+        shmring_copy(slot->body, leg->body, leg->length);
+        shmring_slot_publish(slot, leg->position, SHMRING_CLASS_MULTICAST | leg->bits, reference,
+                             SHMRING_ROUTE(leg->grant, leg->producer->sender, leg->length));
+        lane->slots[lane->slots_begun++ % LANE_SLOTS] =
+            (struct shmring_lane_slot){.producer = leg->producer, .position = leg->position};
+    }
+    lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;
+}
+
+static void finish_legs(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t count)
+{
+    if (count == 0)
+        return;
+    for (uint32_t i = 1; i < count; i++)
+        shmring_store_release(&lane->claims[i], 0); /* SYNC R10 release: written, or to be void. */
+    /* SYNC D1 full barrier, as in shmring_producer_finish: the commit before `parked`. */
+    (void)shmring_exchange_full(&lane->claims[0], 0);
+    for (uint32_t i = 0; i < count; i++) {
+        /* Relaxed: D1 puts it behind the commit. */
+        uint64_t parked = shmring_load_relaxed(&legs[i].producer->control->parked);
+        if (shmring_unlikely(parked != 0))
+            shmring_producer_ring(legs[i].producer, parked);
+    }
+}
+
 int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_clock *clock,
                                struct shmring_leg *legs, uint32_t count, bool may_use_reserve,
-                               uint64_t *stamp_out, uint32_t *failed_leg)
+                               const struct shmring_releases *releases, uint64_t *stamp_out,
+                               uint32_t *failed_leg)
 {
-    if (count == 0 || count > SHMRING_CLAIM_WORDS)
-        return count == 0 ? SHMRING_OK : SHMRING_E_TOO_LARGE;
+    if (count > SHMRING_CLAIM_WORDS)
+        return SHMRING_E_TOO_LARGE;
+    if (releases != NULL && releases->count == 0)
+        releases = NULL;
+    if (count == 0 && releases == NULL)
+        return SHMRING_OK;
     int result = take_word(lane, legs, count, failed_leg);
     if (result)
         return result;
@@ -162,9 +243,11 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
     lane->generation = (lane->generation + 1) & (uint32_t)SHMRING_COMMIT_GENERATION_MASK;
     uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;
     uint64_t pending = SHMRING_COMMIT_PENDING | (uint64_t)lane->generation << 32 | begun;
-    uint64_t reference = SHMRING_COMMIT_REF(lane->first_index + index, lane->generation);
-    /* Relaxed: the release stores of the headers publish it before anything refers to it. */
-    shmring_store_relaxed(word, pending);
+    uint32_t of_outbox = lane->first_index + index;
+    /* SYNC C4 release, pairs with C2 and N5: whoever finds this generation here finds the stamp of
+     * the one before in the words that had referred to it (N4). The release stores of the headers
+     * publish it anyway before any slot refers to it. */
+    shmring_store_release(word, pending);
 
     for (uint32_t i = 0; i < count; i++) {
         struct shmring_producer *producer = legs[i].producer;
@@ -177,35 +260,29 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
             return result;
         }
     }
-    for (uint32_t i = 0; i < count; i++) {
-        const struct shmring_leg *leg = &legs[i];
-        struct shmring_slot *slot = shmring_producer_slot(leg->producer, leg->position);
-        shmring_copy(slot->body, leg->body, leg->length);
-        shmring_slot_publish(slot, leg->position, SHMRING_CLASS_MULTICAST | leg->bits, reference,
-                             SHMRING_ROUTE(leg->grant, leg->producer->sender, leg->length));
-        lane->slots[lane->slots_begun++ % LANE_SLOTS] =
-            (struct shmring_lane_slot){.producer = leg->producer, .position = leg->position};
+    if (releases != NULL) {
+        result = announce_releases(releases, SHMRING_RELEASE_REF(of_outbox, lane->generation));
+        if (result) {
+            abort_own(word, pending);
+            give_up(lane, legs, count);
+            settle_releases(releases, 0);
+            return result;
+        }
     }
-    lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;
+    write_legs(lane, legs, count, SHMRING_COMMIT_REF(of_outbox, lane->generation));
 
     /* SYNC C3 full barrier, pairs with R7 and R6 of every receiver's look: the stamp is younger
-     * than the visibility of every slot. Read before it, two transactions and a look can form a
-     * cycle. */
+     * than the visibility of every slot, and of every flag. Read before it, two transactions and a
+     * look can form a cycle. */
     shmring_fence_full();
     uint64_t stamp = shmring_clock_now(clock);
     shmring_clock_wait_past(clock, stamp);
     /* SYNC C1 acq_rel, pairs with C2 in resolve: the instant at which everything happens. */
     bool committed = shmring_cas_acq_rel(word, &pending, stamp);
 
-    for (uint32_t i = 1; i < count; i++)
-        shmring_store_release(&lane->claims[i], 0);
-    /* SYNC D1 full barrier, as in shmring_producer_finish: the commit before `parked`. */
-    (void)shmring_exchange_full(&lane->claims[0], 0);
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t parked = shmring_load_relaxed(&legs[i].producer->control->parked);
-        if (shmring_unlikely(parked != 0))
-            shmring_producer_ring(legs[i].producer, parked);
-    }
+    finish_legs(lane, legs, count);
+    if (releases != NULL)
+        settle_releases(releases, committed ? stamp : 0);
     if (!committed)
         return SHMRING_E_ABORTED;
     *stamp_out = stamp;

@@ -82,7 +82,7 @@ static void send_until_killed(const struct fixture *f, const struct sending *s)
                     .body = doomed && k == i / 5 % RECEIVERS ? deadly : &note,
                     .length = sizeof note};
             result = shmring_transaction_commit(&lane, &f->clock, legs, RECEIVERS, i % 3 == 0,
-                                                &stamp, &failed);
+                                                NULL, &stamp, &failed);
             if (result == SHMRING_OK)
                 shmring_store_release(&s->told->multicasts, ++multicasts);
         } else if (i % 11 == 1) {

@@ -221,7 +221,7 @@ static void commit_one(struct race *race)
         .producer = &race->producer, .body = &body, .grant = 1, .length = sizeof body};
     uint32_t failed;
     race->sender_result = shmring_transaction_commit(&race->lane, &race->clock, &leg, 1, false,
-                                                     &race->stamp, &failed);
+                                                     NULL, &race->stamp, &failed);
     race->position = leg.position;
 }
 

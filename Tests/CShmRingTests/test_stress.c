@@ -233,7 +233,7 @@ static void *storm_sender(void *context)
                 legs[i] = (struct shmring_leg){.producer = &producers[(first + i) % RECEIVERS],
                                                .body = &note, .grant = 2, .length = sizeof note};
             result = shmring_transaction_commit(&lane, &s->clock, legs, RECEIVERS, failures > 3,
-                                                &stamp, &failed);
+                                                NULL, &stamp, &failed);
             if (result == SHMRING_OK) {
                 s->began[me][number] = note.begun;
                 s->ended[me][number] = tick(s);

@@ -48,7 +48,8 @@ static void tear_down(struct fixture *f)
 static int commit(struct fixture *f, uint32_t count, uint64_t *stamp)
 {
     uint32_t failed = UINT32_MAX;
-    return shmring_transaction_commit(&f->lane, &f->clock, f->legs, count, false, stamp, &failed);
+    return shmring_transaction_commit(&f->lane, &f->clock, f->legs, count, false, NULL, stamp,
+                                      &failed);
 }
 
 static int64_t next_value(struct fixture *f, uint32_t receiver)
@@ -92,7 +93,8 @@ static void a_full_destination_means_that_nothing_has_happened_anywhere(void)
     while (kit_send(&f.producers[2], &f.clock, 7) == SHMRING_OK)
         ;
     uint64_t tail = f.rings[2].control->tail;
-    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, &stamp, &failed),
+    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
+                                        &failed),
              SHMRING_E_FULL);
     CHECK_EQ(failed, 2);
     no_claim_is_left(&f);
@@ -104,7 +106,8 @@ static void a_full_destination_means_that_nothing_has_happened_anywhere(void)
     }
     /* Whoever has failed before may use the last eighth. */
     f.value = 8;
-    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, true, &stamp, &failed),
+    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, true, NULL, &stamp,
+                                        &failed),
              SHMRING_OK);
     CHECK_EQ(next_value(&f, 0), 8);
     CHECK_EQ(next_value(&f, 1), 8);
@@ -121,7 +124,8 @@ static void a_corrupt_destination_is_named_and_nothing_has_happened(void)
     uint32_t failed = 0;
     set_up(&f);
     f.rings[1].control->tail += 1000;
-    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, &stamp, &failed),
+    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
+                                        &failed),
              SHMRING_E_CORRUPT);
     CHECK_EQ(failed, 1);
     no_claim_is_left(&f);
@@ -222,13 +226,15 @@ static void a_commit_word_waits_until_every_destination_has_passed_it(void)
         kit_inbox_open(&f.receivers[i], &f.clock, &f.rings[i], 1);
     }
     while (sent < 5000 &&
-           shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, &stamp, &failed) == 0)
+           shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
+                                      &failed) == 0)
         sent++;
     CHECK_EQ(sent, SHMRING_COMMIT_WORDS);
     no_claim_is_left(&f);
     /* As long as one of three has not gone on, none is free, and that one is named. */
     for (uint32_t i = 0; i < 3; i++) {
-        CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, &stamp, &failed),
+        CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
+                                        &failed),
                  SHMRING_E_FULL);
         CHECK_EQ(failed, 2);
         for (uint32_t k = 0; k < SHMRING_COMMIT_WORDS; k++)
@@ -252,7 +258,7 @@ static void a_destination_that_is_gone_is_not_waited_for(void)
     shmring_lane_forget(&f.lane, &f.producers[0]);
     f.legs[0] = f.legs[1];
     for (uint32_t i = 0; i < 3 * SHMRING_COMMIT_WORDS; i++) {
-        CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs + 1, 2, false, &stamp,
+        CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs + 1, 2, false, NULL, &stamp,
                                             &(uint32_t){0}),
                  SHMRING_OK);
         for (uint32_t r = 1; r < 3; r++)
@@ -350,12 +356,12 @@ static void a_transaction_may_have_256_destinations_and_no_more(void)
         legs[i].producer = &producers[i];
     }
     CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, SHMRING_CLAIM_WORDS + 1, false,
-                                        &stamp, &failed),
+                                        NULL, &stamp, &failed),
              SHMRING_E_TOO_LARGE);
     /* Often enough that the words' slots come round. */
     for (f.value = 0; f.value < 40; f.value++) {
         CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, SHMRING_CLAIM_WORDS, false,
-                                            &stamp, &failed),
+                                            NULL, &stamp, &failed),
                  SHMRING_OK);
         for (uint32_t i = 0; i < SHMRING_CLAIM_WORDS; i++) {
             CHECK_EQ(kit_take(&receivers[i], &f.message), SHMRING_OK);
@@ -386,14 +392,16 @@ static void a_transaction_may_reach_one_ring_many_times_in_its_own_order(void)
         legs[i].bits = i < 39 ? SHMRING_HEADER_MORE : 0;
     }
     CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1000), SHMRING_OK);
-    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, 40, false, &stamp, &failed), 0);
+    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, 40, false, NULL, &stamp, &failed),
+             0);
     CHECK_EQ(next_value(&f, 0), 1000);
     for (uint32_t i = 0; i < 40; i++) {
         CHECK_EQ(next_value(&f, 0), i);
         CHECK_EQ(f.message.m.stamp, stamp);
         CHECK_EQ(shmring_message_has_more(&f.message.m), i < 39);
     }
-    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, 0, false, &stamp, &failed), 0);
+    CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, legs, 0, false, NULL, &stamp, &failed),
+             0);
     tear_down(&f);
 }
 

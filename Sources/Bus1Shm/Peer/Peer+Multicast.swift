@@ -143,7 +143,8 @@ extension LaneState {
             var failed: UInt32 = 0
             let result = legs.withUnsafeMutableBufferPointer { legs in
                 shmring_transaction_commit(
-                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, &stamp,
+                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, nil,
+                    &stamp,
                     &failed)
             }
             switch result {

@@ -58,6 +58,11 @@ SHMRING_INLINE uint64_t shmring_exchange_acq_rel(uint64_t *word, uint64_t value)
     return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
 }
 
+SHMRING_INLINE uint64_t shmring_fetch_or_acq_rel(uint64_t *word, uint64_t bits)
+{
+    return __atomic_fetch_or(word, bits, __ATOMIC_ACQ_REL);
+}
+
 SHMRING_INLINE void shmring_fence_full(void)
 {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)

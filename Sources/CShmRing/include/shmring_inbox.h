@@ -7,9 +7,13 @@
  *   2. Claimed but unwritten slots never block: they are passed over and looked at again.
  *   3. Transactions with several destinations are delivered in the order of their stamps, the same
  *      at every receiver; what was sent before, in real time, is delivered before.
- *   4. Every byte of a slot is copied once into private memory, then checked, then used. What no
+ *   4. What is watched takes its place in the same order. While it is pending, nothing that may
+ *      come after it is delivered, unicasts included.
+ *   5. A message is dealt with at the next call, not before: head is published beyond it only then,
+ *      so that shmring_ring_scan finds it for as long as its receiver may be working on it.
+ *   6. Every byte of a slot is copied once into private memory, then checked, then used. What no
  *      honest process writes makes SHMRING_E_CORRUPT and names the ring; it never traps.
- *   5. take never blocks, makes no system call, and allocates only when a ring first needs the
+ *   7. take never blocks, makes no system call, and allocates only when a ring first needs the
  *      longer look (some 80 bytes a slot, kept).
  *
  * NOTE - one thread at a time. An inbox does not know peers, nodes or handles: who may send is
@@ -73,7 +77,18 @@ struct shmring_consumer {
 struct shmring_inbox_counts {
     uint64_t passed_over, re_read, looks, look_waits, reordered, aborted, voids, holes, retired,
         returned_to_service, parked, clamped;
+    uint64_t notices;      /* told */
+    uint64_t notice_waits; /* looks that waited for something watched */
+    uint64_t rings_waits;  /* looks over several rings that waited */
 };
+
+/* What else may have a place in the order. */
+enum shmring_watch_kind {
+    SHMRING_WATCH_RELEASE = 1, /* a release word */
+    SHMRING_WATCH_DROP = 2,    /* a drop word's `word` */
+    SHMRING_WATCH_DEATH = 3,   /* the death word of the bus page, or a stamp */
+};
+struct shmring_watch; /* private */
 
 struct shmring_ready {
     uint64_t stamp, tie, position;
@@ -124,6 +139,18 @@ struct shmring_inbox {
     void *sleep_context;
     uint64_t yielded_at;  /* sequence when the processor was last offered to others */
     uint64_t park_number; /* the latest */
+    struct shmring_watch *watches;
+    uint32_t watch_count, watch_capacity;
+    uint32_t in_hand;     /* ready[ready_first - 1] is a message not dealt with yet */
+    uint32_t unsettled;   /* SHMRING_UNSETTLED_...: what must be looked at before a plain slot */
+    uint32_t notice_kind; /* with SHMRING_NOTICE: an enum shmring_watch_kind, */
+    uint64_t notice_cookie; /* and what it was watched with */
+    /* Called by a look that has taken ring r's flags (an exchange; flags != 0), or has seen the
+     * death word change (ring == UINT32_MAX; flags is then the word it saw): adds watches, and
+     * calls nothing else of the inbox. Anything but 0 ends the look, is returned, and the next look
+     * calls again. May be NULL. */
+    int (*collect)(struct shmring_inbox *inbox, uint32_t ring, uint64_t flags, void *context);
+    void *collect_context;
     struct shmring_inbox_counts counts;
 };
 
@@ -176,6 +203,23 @@ int shmring_consumer_drop_sender(struct shmring_consumer *consumer, uint32_t sen
  * unwritten, it is done with. */
 void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position);
 
+/*
+ * Any thread: calls `found` for each written slot of the ring that its receiver may not have dealt
+ * with yet and whose route has this grant, with a copy of its body; also for slots of transactions
+ * that are pending, and perhaps for some that are dealt with. SHMRING_OK; SHMRING_E_CORRUPT when
+ * head and tail make no sense (all slots were looked at). Reads shared words only. What is
+ * written while it runs may be missed: whoever scans makes its own words visible first (a full
+ * barrier), so that the receiver of the missed one finds them.
+ */
+int shmring_ring_scan(const struct shmring_consumer *consumer, uint32_t grant,
+                      void (*found)(void *context, uint32_t sender, const void *body,
+                                    uint32_t length),
+                      void *context);
+/* Any thread: as shmring_producer_flag and shmring_producer_wake, for an own ring; event_fd: what
+ * the receiver sleeps on in an event loop, or -1. */
+void shmring_consumer_flag(const struct shmring_consumer *consumer, uint64_t flag);
+void shmring_consumer_wake(const struct shmring_consumer *consumer, int32_t event_fd);
+
 void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock *clock,
                         const uint64_t *death, const uint32_t *attention);
 void shmring_inbox_deinit(struct shmring_inbox *inbox);
@@ -185,6 +229,26 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
 /* While held, every way of taking returns SHMRING_E_HELD at once: the caller has something to
  * deliver first that it took before. Costs the plainest case nothing. */
 void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
+
+/*
+ * Watches something that has or may get a place in the order. From `collect`, or between two
+ * deliveries; the receiver's thread. It stays until it is told or unwatched: a word that is 0, or
+ * refers to an aborted commit, is read again by each look. -ENOMEM.
+ *
+ * RELEASE, DROP: word: as SHMRING_RELEASE_REF; commits: the commit words of the same outbox,
+ * commit_words of them; owner_id: the outbox's. stamp: 0.
+ *
+ * DEATH: either word is NULL and stamp is the death's; or word is the bus page's death word, stamp
+ * the pending value that was seen there, and commits the dead one's `dead` word (an outbox's),
+ * where the stamp is found once the death word serves another death. A death that is watched again
+ * with the same cookie takes the place of the one before, until that has been told.
+ */
+int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
+                        const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
+                        uint32_t owner_id, uint64_t stamp, uint64_t cookie);
+/* Time: linear in what is watched. */
+void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
+                           uint64_t cookie);
 
 /* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL:
  * ask again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */
@@ -250,7 +314,9 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
  * as the next slot tells; a message behind one that is claimed and unwritten may be found some
  * calls later (shmring_inbox_take_slow with `exact` finds it now). SHMRING_E_UNKNOWN_SENDER:
  * introduce trouble_sender of trouble_ring, or drop it, and call again. SHMRING_E_CORRUPT:
- * trouble_ring is to be severed. -ENOMEM.
+ * trouble_ring is to be severed. SHMRING_NOTICE: notice_kind and notice_cookie say what was watched
+ * and has happened; of the message only stamp, sequence, bits (SHMRING_HEADER_MORE: a notice of the
+ * same transaction follows) and length 0 are set. SHMRING_E_HELD. -ENOMEM, and what `collect` says.
  */
 SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmring_message *message)
 {

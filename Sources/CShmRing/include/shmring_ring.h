@@ -66,6 +66,12 @@ SHMRING_INLINE void shmring_producer_set_event(struct shmring_producer *producer
  * kernel. */
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number);
 
+/* Sets a SHMRING_FLAG_... in the receiver's ring. Its receiver reads what the flag names before it
+ * delivers anything sent later. Any thread. */
+void shmring_producer_flag(struct shmring_producer *producer, uint64_t flag);
+/* Wakes the receiver if it sleeps. After a full barrier behind what it is to see. */
+void shmring_producer_wake(struct shmring_producer *producer);
+
 /* A claim that loses its compare-and-swap this often in a row is given up as full: others of this
  * ring are honest and busy, which never lasts so long, or somebody writes tail for mischief. */
 #define SHMRING_CLAIM_TRIES 65536u

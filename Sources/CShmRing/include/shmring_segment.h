@@ -35,6 +35,7 @@ enum shmring_error {
     SHMRING_E_ATTENTION = 13,      /* the broker wrote: read its socket */
     SHMRING_E_HELD = 14,           /* the inbox is held: the caller has something of its own
                                     * first */
+    SHMRING_NOTICE = 15, /* no error: not a message, but something watched took its place */
 };
 /* The error's name and meaning, for messages. Never NULL. */
 const char *shmring_error_text(int error);
@@ -96,6 +97,12 @@ uint64_t shmring_outbox_bytes(uint32_t lanes);
 /* Where release words and drop words begin in an outbox. */
 uint64_t shmring_outbox_release_offset(uint32_t lanes);
 uint64_t shmring_outbox_drop_offset(uint32_t lanes);
+
+/* Brings the pages of words in an outbox into being, before their first use: memory that cannot be
+ * had is an error here (-ENOMEM, or what the kernel says) and not SIGBUS at the first store. Only
+ * the owner calls it. SHMRING_E_SIZE: not within the mapping. */
+int shmring_outbox_reserve_words(const struct shmring_mapping *outbox, uint64_t offset,
+                                 uint64_t byte_count);
 
 /* Make, initialise and seal as the table in shmring_layout.h says (FUTURE_WRITE is added later by
  * shmring_segment_seal, once the writers have mapped). The caller owns the descriptor. */
