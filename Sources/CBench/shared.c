@@ -88,11 +88,7 @@ int bench_futex_ping(void *base, const struct bench_job *job, struct bench_outco
             error = futex_await(&pair->pong, value);
         if (error != 0)
             return error;
-        if (job->samples) {
-            uint64_t now = bench_ticks();
-            job->samples[i] = now - before;
-            before = now;
-        }
+        before = bench_sample(job, i, before);
     }
     outcome->end = bench_ticks();
     outcome->messages = job->count;

@@ -112,11 +112,7 @@ BENCH_INLINE void ping(const struct bench_spsc *ring, uint32_t slot_bytes, uint6
         uint64_t answer = bench_read(spsc_next(&back, slot_bytes), payload_bytes, &sequence);
         bench_check_note(&check, sequence, answer);
         spsc_done(&back);
-        if (job->samples) {
-            uint64_t now = bench_ticks();
-            job->samples[i] = now - before;
-            before = now;
-        }
+        before = bench_sample(job, i, before);
     }
     outcome->end = bench_ticks();
     spsc_close(&back);

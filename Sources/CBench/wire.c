@@ -204,11 +204,7 @@ int bench_wire_ping(struct bench_wire *wire, const struct bench_job *job,
             error = take_message(wire, job, &check);
         if (error != 0)
             return error;
-        if (job->samples) {
-            uint64_t now = bench_ticks();
-            job->samples[i] = now - before;
-            before = now;
-        }
+        before = bench_sample(job, i, before);
     }
     outcome->end = bench_ticks();
     bench_check_end(&check, outcome);

@@ -53,11 +53,7 @@ int bench_rival_ping(const struct bench_rival_operations *operations, void *riva
             error = take(operations, rival, job->payload_bytes, &check);
         if (error != 0)
             return error;
-        if (job->samples) {
-            uint64_t now = bench_ticks();
-            job->samples[i] = now - before;
-            before = now;
-        }
+        before = bench_sample(job, i, before);
     }
     outcome->end = bench_ticks();
     bench_check_end(&check, outcome);

@@ -174,11 +174,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
             sum &+= bench_fill(scratch.baseAddress!, bytes, job.first_sequence + i)
             try send(peer)
             try note(&check, bytes)
-            if let samples = job.samples {
-                let now = bench_ticks()
-                samples[Int(i)] = now &- before
-                before = now
-            }
+            before = bench_sample(&job, i, before)
         }
         outcome.end = bench_ticks()
         bench_check_end(&check, &outcome)

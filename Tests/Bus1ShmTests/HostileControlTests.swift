@@ -176,8 +176,8 @@ struct HostileControlTests {
     }
 
     @Test func randomPacketsNeverStopTheBroker() throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var random = SplitMix(state: seed)
+        var random = Dice()
+        let seed = random.seed
         try withBus { bus in
             let witness = try TestPeer(bus)
             for round in 0..<400 {
@@ -253,18 +253,5 @@ struct HostileControlTests {
         #expect(MemoryLayout<BuryBody>.size == 16)
         #expect(MemoryLayout<BuryAnswerBody>.size == 8)
         #expect(MemoryLayout<AbortAskBody>.size == 16)
-    }
-}
-
-/// Random numbers that a seed repeats.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

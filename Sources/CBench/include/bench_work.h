@@ -118,3 +118,13 @@ BENCH_INLINE uint64_t bench_pace(const struct bench_job *job, uint64_t begin, ui
         ;
     return intended;
 }
+
+/* Notes how long round trip `index` took, if that is wanted; returns where the next one begins. */
+BENCH_INLINE uint64_t bench_sample(const struct bench_job *job, uint64_t index, uint64_t before)
+{
+    if (job->samples == NULL)
+        return before;
+    uint64_t now = bench_ticks();
+    job->samples[index] = now - before;
+    return now;
+}
