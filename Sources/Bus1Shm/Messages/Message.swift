@@ -64,14 +64,20 @@ public struct Message: ~Copyable, @unchecked Sendable {
 public struct Notice: Sendable {
     /// What happened.
     public enum Kind: Sendable, Hashable {
-        /// The peer that owned the handle's node is gone, and the node with it. The handle can't be used any more.
+        /// The last handle to this own node is gone, and none is in flight. May come again, when handles have been made anew.
+        case noHandles(NodeID)
+        /// The handle's node was released, or its owner is gone. The handle can't be used any more.
         case nodeReleased(HandleID)
+        /// A reply handle to this own node is gone, and was not used.
+        case replyLost(NodeID)
     }
 
     /// What happened, and to what.
     public let kind: Kind
     /// When, in the order of the bus.
     public let stamp: Stamp
+    /// True when the next notice or message of this peer belongs to the same transaction.
+    public let moreFollow: Bool
 }
 
 /// What a peer receives.

@@ -94,12 +94,36 @@ final class Link: @unchecked Sendable {
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
     private(set) var event: Descriptor?
     var isDead = false
+    /// Its place in the peer's list. Fixed once the link is in it.
+    var index: UInt32 = .max
+    private let boundNumbers = Mutex<BoundNumbers>(BoundNumbers())
     /// Of all lanes: who must know the event's descriptor.
     private let producers = Mutex<[Producer]>([])
 
     private struct Producer: @unchecked Sendable {
         // @unchecked: only the event's number is touched from elsewhere than the lane, by a relaxed store.
         let pointer: UnsafeMutablePointer<shmring_producer>
+    }
+
+    /// What this peer's own messages call its grants there, where it chooses.
+    private struct BoundNumbers {
+        var free: [UInt32] = []
+        var next: UInt32 = 0
+    }
+
+    /// A number for a grant of the other's, to be made known by a `bind` record. nil: all are in use. Any thread.
+    func takeBoundNumber() -> UInt32? {
+        boundNumbers.withLock { numbers in
+            if let number = numbers.free.popLast() { return number | PeerHot.chosenByHolder }
+            guard numbers.next < PeerHot.boundMax else { return nil }
+            defer { numbers.next += 1 }
+            return numbers.next | PeerHot.chosenByHolder
+        }
+    }
+
+    /// The grant's release record has been sent, or its `bind` never was. Any thread.
+    func giveBoundNumber(_ number: UInt32) {
+        boundNumbers.withLock { $0.free.append(number & ~PeerHot.chosenByHolder) }
     }
 
     /// For descriptors; made when first needed. Lanes ask, too.

@@ -106,7 +106,7 @@ extension PeerCore {
                     // Only the exact way says that nothing is left.
                     result = shmring_inbox_take_slow(inbox, shmring_cell_message(cell), true)
                     guard result == Int32(SHMRING_E_EMPTY.rawValue) else { continue }
-                    return .notice(notices.removeFirst())
+                    if let notice = nextNotice() { return .notice(notice) }
                 }
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
                 {
@@ -156,25 +156,27 @@ extension PeerCore {
         -> Message?
     {
         let message = shmring_cell_message(cell)!
-        if message.pointee.grant == ReservedGrant.readSocket {
+        switch message.pointee.grant {
+        case ReservedGrant.readSocket:
             readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
             return nil
+        case ReservedGrant.control:
+            applyControl(message)
+            return nil
+        default: break
         }
-        var grant = hot.pointee.grant(
-            message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
-        if grant == nil {
+        var search = findGrant(message)
+        if case .unknown = search {
             // The broker tells of a new holder before the holder can send. Without a broker nobody is new.
             try? readAllEvents()
-            grant = hot.pointee.grant(
-                message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
+            search = findGrant(message)
         }
-        guard let grant else {
-            refused += 1
+        guard case .found(let number, let grant) = search else {
+            if case .unknown = search { refused += 1 }
             dropSlice(of: cell)
             return nil
         }
-        shmring_cell_fill(
-            cell, grant.pointee.node, grant.pointee.tag, grant.pointee.uid, grant.pointee.pid)
+        shmring_cell_fill(cell, grant.node, grant.tag, grant.uid, grant.pid)
         if shmring_message_is_slice(message) {
             guard try resolveSlice(of: cell) else {
                 refused += 1
@@ -188,6 +190,7 @@ extension PeerCore {
             cell.pointee.give_back = nil
             throw Bus1Error(result: kept, "receive")
         }
+        useGrant(number, at: message.pointee.stamp)
         return Message(cell: cell)
     }
 
@@ -211,8 +214,11 @@ extension PeerCore {
         rings.swapAt(index, rings.count - 1)
         severed.append(rings.removeLast())
         let last = UInt32(rings.count)
-        removeGrants { $0.ring == UInt32(index) }
-        moveGrants(fromRing: last, toRing: UInt32(index))
+        let stamp = inbox.pointee.last_stamp
+        for link in links where link.ownRing == ring.id {
+            notices += nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
+        }
+        nodes.withLock { $0.moveRing(from: last, to: UInt32(index)) }
         throw Bus1Error(.severed, "receive")
     }
 }

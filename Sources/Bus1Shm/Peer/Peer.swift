@@ -96,15 +96,14 @@ public struct Peer: ~Copyable {
     /// Makes a node. Nobody can send to it until somebody is given a handle. The tag returns in each of its messages.
     public func makeNode(tag: UInt64 = 0) throws(Bus1Error) -> Node {
         try core.requireOpen("make a node")
-        guard let word = core.nodes.withLock({ $0.takeWord() }) else {
+        let made = core.nodes.withLock { $0.makeNode(count: bus1_sys_unique(), tag: tag) }
+        guard let id = made else {
             throw Bus1Error(
                 .overQuota, "make a node",
                 refusal: .init(
-                    resource: .nodes, used: Int(SHMRING_RELEASE_WORDS),
+                    resource: .nodes, used: core.nodes.withLock { $0.nodes.count },
                     limit: Int(SHMRING_RELEASE_WORDS), account: core.account))
         }
-        let id = NodeID(count: bus1_sys_unique(), word: word)
-        core.nodes.withLock { $0.tags[id.rawValue] = tag }
         return Node(id: id, core: core)
     }
 
@@ -148,7 +147,7 @@ public struct Peer: ~Copyable {
             name, node: node.id.rawValue, access: access, until: .after(.seconds(10)))
         try core.readEvents()
         let id = node.id.rawValue
-        core.nodes.withLock { $0.names[id, default: []].append(name) }
+        core.nodes.withLock { $0.addName(name, to: id) }
     }
 
     /// A handle to the node that is published under a name; waits for a service that comes late.
@@ -207,15 +206,22 @@ extension PeerCore {
         guard other.handles.used < other.handles.countMax else {
             throw other.tooManyHandles("give a handle")
         }
-        guard lastGrant < GrantTable.countMax - 1 else {
+        guard let raw = nodes.withLock({ $0.takeNumber() }) else {
             throw Bus1Error(.tooLarge, "give a handle")
         }
-        lastGrant += 1
-        let number = GrantNumber(rawValue: lastGrant)
-        try connection.grant(
-            number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
-        try readEvents()
-        try addHolder(node.rawValue, number, other.ownPeer)
+        let number = GrantNumber(rawValue: raw)
+        do throws(Bus1Error) {
+            try connection.grant(
+                number, node: node.rawValue, to: other.ownPeer, until: .after(.seconds(10)))
+            try readEvents()
+        } catch {
+            nodes.withLock { $0.giveNumber(raw) }
+            throw error
+        }
+        guard addHolder(node.rawValue, number, other.ownPeer) else {
+            nodes.withLock { $0.giveNumber(raw) }
+            throw Bus1Error(.nodeReleased, "give a handle")
+        }
         if other !== self { try other.readAllEvents() }
         let index = other.given.firstIndex { $0.owner == ownPeer && $0.number == number }
         guard let index else { throw Bus1Error(.severed, "give a handle") }

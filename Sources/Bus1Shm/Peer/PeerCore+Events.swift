@@ -41,7 +41,7 @@ extension PeerCore {
         switch consume event {
         case .ringAdded(let offer): try addRing(offer)
         case .introduced(let introduction): try addLink(introduction)
-        case .holderAdded(let holder): try addHolder(holder.node, holder.number, holder.holder)
+        case .holderAdded(let holder): _ = addHolder(holder.node, holder.number, holder.holder)
         case .granted(let given): take(given)
         case .peerDied(let peer): bury(peer)
         case .linkSocket(let peer, let socket): takeLinkSocket(peer, socket)
@@ -96,24 +96,6 @@ extension PeerCore {
         }
     }
 
-    /// Somebody holds a grant to a node of ours from now on.
-    func addHolder(_ node: UInt64, _ number: GrantNumber, _ holder: PeerID) throws(Bus1Error) {
-        guard let index = linkOfPeer[holder] else { return }
-        let link = links[index]
-        guard let ring = rings.firstIndex(where: { $0.id == link.ownRing }) else { return }
-        let isSet = nodes.withLock { nodes in
-            guard let tag = nodes.tags[node] else { return true }  // released meanwhile
-            let entry = GrantEntry(
-                node: node, tag: tag, sender: link.itsIndex, ring: UInt32(ring),
-                account: link.account)
-            return number.isMadeByBroker
-                ? hot.pointee.brokerGrants.set(
-                    number.rawValue & ~GrantNumber.madeByBroker, to: entry)
-                : hot.pointee.ownGrants.set(number.rawValue, to: entry)
-        }
-        guard isSet else { throw Bus1Error(.tooLarge, "add a holder") }
-    }
-
     private func take(_ granted: TicketGrant) {
         let id: HandleID? = granted.failure == nil ? makeHandle(granted.grant) : nil
         if let ordinal = granted.ordinal {
@@ -128,8 +110,11 @@ extension PeerCore {
     /// A handle to what was granted. nil: the owner is gone already, or there are too many handles.
     func makeHandle(_ grant: Grant) -> HandleID? {
         guard let index = linkOfPeer[grant.owner], !links[index].isDead else { return nil }
+        // What the broker made is known to its owner by the broker's number until it is bound.
+        let key = GrantKey(
+            granter: 0, number: grant.number.isMadeByBroker ? grant.number.rawValue : 0)
         return handles.add(
-            links[index], at: index, grant: grant.number.rawValue, word: grant.word)
+            links[index], at: index, grant: grant.number.rawValue, word: grant.word, key: key)
     }
 
     /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.
@@ -140,11 +125,12 @@ extension PeerCore {
         if let ring = rings.first(where: { $0.id == link.ownRing }) {
             // SYNC E3 acquire, pairs with R2: it writes nothing any more, so all that it wrote lies below.
             let tail = shmring_load_acquire(ring.consumer.pointee.control.pointer(to: \.tail)!)
-            departed.append(Departed(ring: ring, sender: link.itsIndex, tail: tail))
+            departed.append(
+                Departed(ring: ring, link: link, stamp: link.outbox.pointee.dead, tail: tail))
         }
-        let stamp = Stamp(rawValue: link.outbox.pointee.dead)
+        let stamp = link.outbox.pointee.dead
         for id in handles.remove(link: index) {
-            notices.append(Notice(kind: .nodeReleased(id), stamp: stamp))
+            notices.append(QueuedNotice(.nodeReleased(id), stamp))
         }
         forgetSlices(of: index)
         hasClaimsToBury = true
@@ -153,21 +139,14 @@ extension PeerCore {
     /// Ends the rights of the dead whose last message has been delivered.
     func forgetDeparted() {
         departed.removeAll { one in
-            guard let ring = rings.firstIndex(where: { $0 === one.ring }) else { return true }
-            guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else {
-                return false
+            if rings.contains(where: { $0 === one.ring }) {
+                guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else {
+                    return false
+                }
             }
-            removeGrants { $0.sender == one.sender && $0.ring == UInt32(ring) }
+            let ended = nodes.withLock { $0.removeHolder(link: one.link.index, at: one.stamp) }
+            notices += ended
             return true
-        }
-    }
-
-    /// A ring has taken another place in the list: the grants of its holders name the new one.
-    func moveGrants(fromRing old: UInt32, toRing new: UInt32) {
-        guard old != new else { return }
-        nodes.withLock { _ in
-            hot.pointee.ownGrants.move(fromRing: old, toRing: new)
-            hot.pointee.brokerGrants.move(fromRing: old, toRing: new)
         }
     }
 

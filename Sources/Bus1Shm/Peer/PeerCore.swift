@@ -43,16 +43,17 @@ final class PeerCore: @unchecked Sendable {
     private(set) var links: [Link] = []
     private let linksForLanes = Mutex<[Link]>([])
     var linkOfPeer: [PeerID: Int] = [:]
-    /// Nodes and, under the same lock, every change of the grant tables: a node may be released on any thread.
-    let nodes = Mutex(Nodes())
-    var lastGrant: UInt32 = 0
+    /// The own nodes and who holds handles to them.
+    let nodes: Mutex<NodeTable>
+    private let grantMemory: GrantMemory
     let handles: HandleTable
     /// Given by others, in the order in which they came, until somebody asks for them.
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
     /// How many of them the broker has not told of yet.
     var inheritedMissing = 0
-    var notices: [Notice] = []
+    /// To be received before anything else.
+    var notices: [QueuedNotice] = []
     /// Once somebody has asked for the descriptor.
     var eventSource: EventSource?
     var hasClaimsToBury = false
@@ -66,27 +67,10 @@ final class PeerCore: @unchecked Sendable {
     var refused: UInt64 = 0
     private(set) var isClosed = false
 
-    struct Nodes {
-        /// Tags by node.
-        var tags: [UInt64: UInt64] = [:]
-        var names: [UInt64: [String]] = [:]
-        /// Release words that no node has and nobody can still read for an earlier one.
-        var freeWords: [UInt32] = []
-        var nextWord: UInt32 = 0
-
-        mutating func takeWord() -> UInt32? {
-            if let word = freeWords.popLast() { return word }
-            guard nextWord < UInt32(SHMRING_RELEASE_WORDS) else { return nil }
-            defer { nextWord += 1 }
-            return nextWord
-        }
-        /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
-        var unpublished: [String] = []
-    }
-
     struct Departed {
         let ring: OwnRing
-        let sender: UInt32
+        let link: Link
+        let stamp: UInt64
         /// Everything that it wrote lies below.
         let tail: UInt64
     }
@@ -141,6 +125,14 @@ final class PeerCore: @unchecked Sendable {
         let page = busMapping.base(as: shmring_bus_page.self)
         shmring_inbox_init(
             inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
+        grantMemory = try GrantMemory(operation)
+        let releaseWords =
+            outboxMapping.base(as: UInt8.self)
+            + Int(shmring_outbox_release_offset(welcome.lanes))
+        nodes = Mutex(
+            NodeTable(
+                memory: grantMemory,
+                words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self)))
         hot = .allocate(capacity: 1)
         let (seconds, attoseconds) = options.spin.components
         let spin =
@@ -151,7 +143,8 @@ final class PeerCore: @unchecked Sendable {
         hot.initialize(
             to: PeerHot(
                 inbox: inbox, arena: arena, clock: UnsafePointer(self.clock),
-                token: bus1_sys_unique(), spin_ns: spin))
+                token: bus1_sys_unique(), spin_ns: spin,
+                memory: grantMemory))
         lane = .allocate(capacity: 1)
         var claimsRaw = claims.raw
         var outboxRaw = outboxMapping.raw
@@ -177,6 +170,11 @@ final class PeerCore: @unchecked Sendable {
     }
 
     func add(_ link: Link) {
+        link.index = UInt32(links.count)
+        let ring = ringPlace(of: link) ?? UInt32(PeerHot.ringsMax)
+        nodes.withLock {
+            $0.addHolder(sender: link.itsIndex, ring: ring, account: link.account)
+        }
         linkOfPeer[link.peer] = links.count
         links.append(link)
         linksForLanes.withLock { $0.append(link) }
@@ -200,30 +198,23 @@ final class PeerCore: @unchecked Sendable {
         return lanesTaken
     }
 
-    /// Ends the rights of all holders that `isGone` picks. Any thread.
-    func removeGrants(where isGone: (GrantEntry) -> Bool) {
-        nodes.withLock { _ in
-            _ = hot.pointee.ownGrants.remove(where: isGone)
-            _ = hot.pointee.brokerGrants.remove(where: isGone)
-        }
-    }
-
     /// Nobody reaches the node any more: what is still queued for it is dropped. Any thread.
     func releaseNode(_ node: NodeID) {
-        removeGrants { $0.node == node.rawValue }
-        nodes.withLock { nodes in
-            nodes.tags[node.rawValue] = nil
-            nodes.unpublished += nodes.names.removeValue(forKey: node.rawValue) ?? []
+        nodes.withLock { table in
+            guard table.isAlive(node.rawValue) else { return }
+            table.markGrants(of: node.rawValue)
+            table.released(node.rawValue, at: 1)
         }
     }
 
     /// Takes the names of released nodes back. Does nothing most of the time.
     func takeNamesBack() {
-        let names = nodes.withLock { nodes in
-            defer { nodes.unpublished = [] }
-            return nodes.unpublished
-        }
-        for name in names { try? connection.unpublish(name, until: .after(.seconds(1))) }
+        let names = nodes.withLock { $0.takeUnpublished() }
+        guard !names.isEmpty else { return }
+        for (_, name) in names { try? connection.unpublish(name, until: .after(.seconds(1))) }
+        // Whoever was given the node under them has been told of by now.
+        try? readAllEvents()
+        nodes.withLock { table in for (node, _) in names { table.unpin(node) } }
     }
 
     func requireOpen(_ operation: StaticString) throws(Bus1Error) {
@@ -237,7 +228,6 @@ final class PeerCore: @unchecked Sendable {
         isClosed = true
         handles.invalidate()
         guard !shmring_forked() else { return }
-        removeGrants { _ in true }
         // An answer is not needed: a closed connection says the same.
         try? connection.goodbye(until: .after(.milliseconds(200)))
     }
@@ -251,8 +241,6 @@ final class PeerCore: @unchecked Sendable {
         shmring_lane_deinit(lane)
         lane.deallocate()
         shmring_arena_close(hot.pointee.arena)
-        hot.pointee.ownGrants.deallocate()
-        hot.pointee.brokerGrants.deallocate()
         hot.deallocate()
         clock.deallocate()
     }

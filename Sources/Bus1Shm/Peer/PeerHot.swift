@@ -43,78 +43,24 @@ struct HandleEntry {
     }
 }
 
-/// One holder of one node: the owner's list, by grant number.
+/// One holder's right to one node, as receiving sees it. Lives in a table that never moves.
 @frozen @usableFromInline
 struct GrantEntry {
-    /// 0: nobody holds this grant.
+    /// Who may use it, and by which number (`PeerHot.route`). 0: nobody. Top bit: not the short way. Other threads
+    /// write it, last.
+    @usableFromInline var route: UInt64
     @usableFromInline var node: UInt64
     @usableFromInline var tag: UInt64
-    /// The holder, as slots name it: its index, in the ring of its trust domain.
-    @usableFromInline var sender: UInt32
-    @usableFromInline var ring: UInt32
     @usableFromInline var uid: UInt32
     @usableFromInline var pid: Int32
 
-    init(node: UInt64, tag: UInt64, sender: UInt32, ring: UInt32, account: Account) {
+    init(route: UInt64, node: UInt64, tag: UInt64, account: Account) {
+        self.route = route
         self.node = node
         self.tag = tag
-        self.sender = sender
-        self.ring = ring
         self.uid = account.uid
         self.pid = account.pid
     }
-
-    static let none = GrantEntry(
-        node: 0, tag: 0, sender: .max, ring: .max, account: Account(uid: .max, pid: 0))
-}
-
-/// Grants by number. Only the receiving thread reads or writes it.
-@frozen @usableFromInline
-struct GrantTable {
-    @usableFromInline var base: UnsafeMutablePointer<GrantEntry>
-    @usableFromInline var count: UInt32
-
-    /// More than that many grants of one peer are refused: a number is an index.
-    static let countMax: UInt32 = 1 << 22
-
-    init() {
-        count = 64
-        base = .allocate(capacity: Int(count))
-        base.initialize(repeating: .none, count: Int(count))
-    }
-
-    /// False when the number is beyond what a peer can grant.
-    mutating func set(_ index: UInt32, to entry: GrantEntry) -> Bool {
-        guard index < Self.countMax else { return false }
-        if index >= count {
-            var grown = count
-            while grown <= index { grown *= 2 }
-            let new = UnsafeMutablePointer<GrantEntry>.allocate(capacity: Int(grown))
-            new.moveInitialize(from: base, count: Int(count))
-            (new + Int(count)).initialize(repeating: .none, count: Int(grown - count))
-            base.deallocate()
-            (base, count) = (new, grown)
-        }
-        base[Int(index)] = entry
-        return true
-    }
-
-    /// Takes away every grant that `isGone` picks; returns how many.
-    mutating func remove(where isGone: (GrantEntry) -> Bool) -> Int {
-        var removed = 0
-        for index in 0..<Int(count) where base[index].node != 0 && isGone(base[index]) {
-            base[index] = .none
-            removed += 1
-        }
-        return removed
-    }
-
-    /// The holders of one ring are those of another place from now on.
-    func move(fromRing old: UInt32, toRing new: UInt32) {
-        for index in 0..<Int(count) where base[index].ring == old { base[index].ring = new }
-    }
-
-    func deallocate() { base.deallocate() }
 }
 
 /// The state that sending and receiving need, at a place that never moves.
@@ -125,34 +71,72 @@ struct PeerHot {
     @usableFromInline let clock: UnsafePointer<shmring_clock>
     @usableFromInline let token: UInt64
     @usableFromInline let spin_ns: UInt64
-    /// Grants that this peer made, and those that the broker made for it (see `GrantNumber`).
-    @usableFromInline var ownGrants: GrantTable
-    @usableFromInline var brokerGrants: GrantTable
+    /// Of `GrantMemory`.
+    @usableFromInline let grants: UnsafeMutablePointer<GrantEntry>
+    @usableFromInline let bound:
+        UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<UInt32>?>?>
+    /// The grant of the latest message: mostly the next one's, too.
+    @usableFromInline var latest: UnsafeMutablePointer<GrantEntry>
+
+    /// A peer makes fewer grants than that: a number is an index. 0 is none.
+    @usableFromInline static var grantsMax: UInt32 { 1 << 22 }
+    /// Numbers that a holder may choose.
+    @usableFromInline static var boundMax: UInt32 { 1 << 20 }
+    static let ringsMax = Int(SHMRING_INBOX_RINGS_MAX) + 1
+    /// In numbers that holders chose.
+    @usableFromInline static var chosenByHolder: UInt32 { 1 << 31 }
+    /// In an entry's route: each message is looked at slowly.
+    static let slowly: UInt64 = 1 << 63
 
     init(
         inbox: UnsafeMutablePointer<shmring_inbox>, arena: UnsafeMutablePointer<shmring_arena>,
-        clock: UnsafePointer<shmring_clock>, token: UInt64, spin_ns: UInt64
+        clock: UnsafePointer<shmring_clock>, token: UInt64, spin_ns: UInt64, memory: GrantMemory
     ) {
         self.inbox = inbox
         self.arena = arena
         self.clock = clock
         self.token = token
         self.spin_ns = spin_ns
-        ownGrants = GrantTable()
-        brokerGrants = GrantTable()
+        grants = memory.entries
+        bound = memory.bound
+        latest = memory.entries
     }
 
-    /// The holder's check: who sent it must be who was given this grant. nil: it must not get in.
+    /// A holder and what its messages call a grant, in one word; never 0.
     @inlinable @inline(__always)
-    func grant(
+    static func route(_ number: UInt32, sender: UInt32, ring: UInt32) -> UInt64 {
+        (UInt64(ring) << 16 &+ UInt64(sender) &+ 1) << 32 | UInt64(number)
+    }
+
+    /// The holder's check: who sent it must be who was given this grant. nil: it must not get in, or not this short way.
+    @inlinable @inline(__always)
+    mutating func grant(
         _ number: UInt32, sender: UInt32, ring: UInt32
     ) -> UnsafeMutablePointer<GrantEntry>? {
-        let index = number & ~(1 << 31)
-        let table = number == index ? ownGrants : brokerGrants
-        guard index < table.count else { return nil }
-        let entry = table.base + Int(index)
-        guard entry.pointee.node != 0, entry.pointee.sender == sender, entry.pointee.ring == ring
-        else { return nil }
+        let route = Self.route(number, sender: sender, ring: ring)
+        // SYNC H2 acquire, pairs with H3 in NodeTable.show: node and tag behind it are of this holder's grant. Without it
+        // a holder that guesses the number of a grant in the making could reach the node of an earlier one.
+        if _fastPath(shmring_load_acquire(latest.pointer(to: \.route)!) == route) { return latest }
+        return otherGrant(number, sender: sender, ring: ring, route)
+    }
+
+    @inlinable
+    mutating func otherGrant(
+        _ number: UInt32, sender: UInt32, ring: UInt32, _ route: UInt64
+    ) -> UnsafeMutablePointer<GrantEntry>? {
+        var index = number
+        if number & Self.chosenByHolder != 0 {
+            let chosen = number & ~Self.chosenByHolder
+            guard chosen < Self.boundMax, let numbers = bound[Int(ring)]?[Int(sender)] else {
+                return nil
+            }
+            index = numbers[Int(chosen)]
+        }
+        guard index < Self.grantsMax else { return nil }
+        let entry = grants + Int(index)
+        // SYNC H2 acquire, as above.
+        guard shmring_load_acquire(entry.pointer(to: \.route)!) == route else { return nil }
+        latest = entry
         return entry
     }
 }

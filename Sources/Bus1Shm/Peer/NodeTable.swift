@@ -1,0 +1,401 @@
+import CShmRing
+import Glibc
+
+/// What is known of a grant besides what the path of a message reads (`GrantEntry`). Under the lock of the nodes.
+///
+/// A grant stands in two lists at once: those of its node, and those of its holder. 0 ends a list.
+struct GrantRecord {
+    struct Marks: OptionSet {
+        let rawValue: UInt32
+        /// For one message.
+        static let oneShot = Marks(rawValue: 1)
+        /// Its key is in the table of those that are not bound yet.
+        static let unbound = Marks(rawValue: 2)
+    }
+
+    var nextOfNode: UInt32 = 0
+    var previousOfNode: UInt32 = 0
+    var nextOfHolder: UInt32 = 0
+    var previousOfHolder: UInt32 = 0
+    /// The holder's link.
+    var link: UInt32 = 0
+    var marks: Marks = []
+    var key = GrantKey(granter: 0, number: 0)
+}
+
+/// A node, from its making until it is released and the last holder of it is gone.
+struct NodeRecord {
+    enum State: Equatable {
+        case alive
+        /// Released at this place in the order.
+        case released(UInt64)
+    }
+
+    let tag: UInt64
+    var state = State.alive
+    var names: [String] = []
+    var firstGrant: UInt32 = 0
+    /// Grants of it.
+    var holders = 0
+    /// Names under which the broker may still give it away: until then its release word stays its own.
+    var pins = 0
+    /// How often the last holder has gone: a notice of an earlier time is not delivered any more.
+    var crossings: UInt64 = 0
+    /// The notice that a new holder withdrew: told after all if that one's grant is undone.
+    var withdrawn: UInt64?
+}
+
+/// How a grant ends.
+enum GrantEnd {
+    /// Its holder gave it up, or is gone.
+    case givenUp
+    /// It was for one message, which has come.
+    case used
+    /// Nobody ever saw it.
+    case undone
+}
+
+/// The peer's nodes and who holds handles to them: the owner's list. Under one lock, since nodes are made and released on
+/// any thread.
+struct NodeTable: @unchecked Sendable {
+    // @unchecked: the pointers of `memory` are fixed.
+
+    /// A holder, by the index of its link.
+    private struct Holder {
+        /// As slots name it.
+        var sender: UInt32
+        var ring: UInt32
+        let account: Account
+        var firstGrant: UInt32 = 0
+        /// Dead or severed: it gets nothing any more.
+        var isGone = false
+    }
+
+    private struct UnboundKey: Hashable {
+        let link: UInt32
+        let key: GrantKey
+    }
+
+    let memory: GrantMemory
+    private(set) var nodes: [UInt64: NodeRecord] = [:]
+    private var holders: [Holder] = []
+    private var unbound: [UnboundKey: UInt32] = [:]
+    private var freeGrants: [UInt32] = []
+    private var nextGrant: UInt32 = 1
+    private(set) var grantCount = 0
+    /// In the own outbox.
+    private let words: UnsafeMutablePointer<UInt64>
+    /// Release words that no node has and nobody can still read for an earlier one.
+    private var freeWords: [UInt32] = []
+    private var nextWord: UInt32 = 0
+    /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
+    private var unpublished: [(node: UInt64, name: String)] = []
+    /// Notices that are due again since a grant was undone.
+    private var late: [QueuedNotice] = []
+
+    init(memory: GrantMemory, words: UnsafeMutablePointer<UInt64>) {
+        self.memory = memory
+        self.words = words
+    }
+
+    // MARK: Nodes
+
+    /// A node with a release word of its own. nil: no word is free, or there is no memory for it.
+    mutating func makeNode(count: UInt64, tag: UInt64) -> NodeID? {
+        guard let word = takeWord() else { return nil }
+        let id = NodeID(count: count, word: word)
+        nodes[id.rawValue] = NodeRecord(tag: tag)
+        return id
+    }
+
+    private mutating func takeWord() -> UInt32? {
+        if let word = freeWords.popLast() { return word }
+        guard nextWord < UInt32(SHMRING_RELEASE_WORDS) else { return nil }
+        // No memory must be an error here, not a signal when the word is written.
+        let perPage = UInt32(SHMRING_PAGE_BYTES) / 8
+        if nextWord % perPage == 0 {
+            let page = words + Int(nextWord)
+            guard madvise(page, Int(SHMRING_PAGE_BYTES), memoryPopulateWrite) == 0 else {
+                return nil
+            }
+        }
+        defer { nextWord += 1 }
+        return nextWord
+    }
+
+    func releaseWord(of node: NodeID) -> UnsafeMutablePointer<UInt64> { words + Int(node.word) }
+
+    func isAlive(_ node: UInt64) -> Bool { nodes[node]?.state == .alive }
+
+    mutating func addName(_ name: String, to node: UInt64) {
+        nodes[node]?.names.append(name)
+        nodes[node]?.pins += 1
+    }
+
+    /// The node was released at that stamp. Its grants stay: what was sent before is still delivered.
+    mutating func released(_ node: UInt64, at stamp: UInt64) {
+        guard nodes[node]?.state == .alive else { return }
+        nodes[node]!.state = .released(stamp)
+        unpublished += nodes[node]!.names.map { (node, $0) }
+        nodes[node]!.names = []
+        forgetIfUnheld(node)
+    }
+
+    /// Makes every message to the node be looked at: before its release gets a stamp.
+    func markGrants(of node: UInt64) {
+        forEachGrant(of: node) { index, _ in
+            let route = memory.entries[Int(index)].route | PeerHot.slowly
+            shmring_store_release(routeWord(index), route)
+        }
+    }
+
+    /// The holders' links, each at least once.
+    func forEachHolder(of node: UInt64, _ body: (UInt32) -> Void) {
+        forEachGrant(of: node) { _, record in body(record.link) }
+    }
+
+    private func forEachGrant(of node: UInt64, _ body: (UInt32, GrantRecord) -> Void) {
+        var index = nodes[node]?.firstGrant ?? 0
+        while index != 0 {
+            let record = memory.records[Int(index)]
+            body(index, record)
+            index = record.nextOfNode
+        }
+    }
+
+    /// The names to be taken back, once.
+    mutating func takeUnpublished() -> [(node: UInt64, name: String)] {
+        defer { unpublished = [] }
+        return unpublished
+    }
+
+    /// The broker gives the node away under one name less.
+    mutating func unpin(_ node: UInt64) {
+        guard nodes[node] != nil else { return }
+        nodes[node]!.pins -= 1
+        forgetIfUnheld(node)
+    }
+
+    private mutating func forgetIfUnheld(_ node: UInt64) {
+        guard let record = nodes[node], record.state != .alive, record.holders == 0,
+            record.pins == 0
+        else { return }
+        nodes[node] = nil
+        let word = NodeID(rawValue: node).word
+        // Nobody reads it for this node any more.
+        shmring_store_release(words + Int(word), 0)
+        freeWords.append(word)
+    }
+
+    // MARK: Holders
+
+    /// Links are added in the order of the peer's list.
+    mutating func addHolder(sender: UInt32, ring: UInt32, account: Account) {
+        holders.append(Holder(sender: sender, ring: ring, account: account))
+    }
+
+    func isGone(link: UInt32) -> Bool { holders[Int(link)].isGone }
+
+    /// A ring has left its place, and the last one has taken it.
+    mutating func moveRing(from old: UInt32, to new: UInt32) {
+        memory.move(fromRing: old, toRing: new)
+        guard old != new else { return }
+        for link in holders.indices where holders[link].ring == old && !holders[link].isGone {
+            holders[link].ring = new
+            var index = holders[link].firstGrant
+            while index != 0 {
+                let route = memory.entries[Int(index)].route
+                let moved = PeerHot.route(
+                    UInt32(truncatingIfNeeded: route), sender: holders[link].sender, ring: new)
+                shmring_store_release(routeWord(index), moved | route & PeerHot.slowly)
+                index = memory.records[Int(index)].nextOfHolder
+            }
+        }
+    }
+
+    /// Ends all grants of a holder, for good. What is to be told for it.
+    mutating func removeHolder(link: UInt32, at stamp: UInt64) -> [QueuedNotice] {
+        guard Int(link) < holders.count, !holders[Int(link)].isGone else { return [] }
+        holders[Int(link)].isGone = true
+        var notices: [QueuedNotice] = []
+        while holders[Int(link)].firstGrant != 0 {
+            let grant = holders[Int(link)].firstGrant
+            if let notice = end(grant, .givenUp, at: stamp) { notices.append(notice) }
+        }
+        return notices
+    }
+
+    // MARK: Grants
+
+    /// The next free number, of a grant that is yet to be shown.
+    mutating func takeNumber() -> UInt32? {
+        if let number = freeGrants.popLast() { return number }
+        guard nextGrant < PeerHot.grantsMax else { return nil }
+        defer { nextGrant += 1 }
+        return nextGrant
+    }
+
+    mutating func giveNumber(_ number: UInt32) { freeGrants.append(number) }
+
+    /// A holder more. False: the holder is gone, nothing is known of the node, or the key is taken.
+    ///
+    /// - Parameter name: what the holder's messages call it; `ReservedGrant.unbound` and a key, or the number itself.
+    mutating func add(
+        _ number: UInt32, node: UInt64, link: UInt32, name: UInt32, key: GrantKey? = nil,
+        marks: GrantRecord.Marks = []
+    ) -> Bool {
+        guard let tag = nodes[node]?.tag, Int(link) < holders.count, !holders[Int(link)].isGone
+        else { return false }
+        var record = GrantRecord()
+        record.link = link
+        record.marks = marks
+        record.nextOfNode = nodes[node]!.firstGrant
+        record.nextOfHolder = holders[Int(link)].firstGrant
+        if let key {
+            let place = UnboundKey(link: link, key: key)
+            guard unbound[place] == nil else { return false }
+            unbound[place] = number
+            record.key = key
+            record.marks.insert(.unbound)
+        }
+        memory.records[Int(number)] = record
+        if record.nextOfNode != 0 { memory.records[Int(record.nextOfNode)].previousOfNode = number }
+        if record.nextOfHolder != 0 {
+            memory.records[Int(record.nextOfHolder)].previousOfHolder = number
+        }
+        nodes[node]!.firstGrant = number
+        nodes[node]!.holders += 1
+        holders[Int(link)].firstGrant = number
+        grantCount += 1
+        show(number, node: node, tag: tag, name: name)
+        return true
+    }
+
+    /// Lets messages use it.
+    private func show(_ number: UInt32, node: UInt64, tag: UInt64, name: UInt32) {
+        let record = memory.records[Int(number)]
+        let holder = holders[Int(record.link)]
+        memory.entries[Int(number)] = GrantEntry(
+            route: 0, node: node, tag: tag, account: holder.account)
+        var route = PeerHot.route(name, sender: holder.sender, ring: holder.ring)
+        if !record.marks.isEmpty || nodes[node]?.state != .alive { route |= PeerHot.slowly }
+        // SYNC H3 release, pairs with H2 in PeerHot.grant: node and tag come before the route.
+        shmring_store_release(routeWord(number), route)
+    }
+
+    /// What a key leads to.
+    func unboundGrant(_ key: GrantKey, link: UInt32) -> UInt32? {
+        unbound[UnboundKey(link: link, key: key)]
+    }
+
+    /// The holder's messages call it by this name from now on.
+    mutating func bind(_ number: UInt32, to name: UInt32) {
+        let record = memory.records[Int(number)]
+        unbound[UnboundKey(link: record.link, key: record.key)] = nil
+        memory.records[Int(number)].marks.remove(.unbound)
+        let entry = memory.entries[Int(number)]
+        show(number, node: entry.node, tag: entry.tag, name: name)
+    }
+
+    func node(of number: UInt32) -> UInt64 { memory.entries[Int(number)].node }
+
+    func marks(of number: UInt32) -> GrantRecord.Marks { memory.records[Int(number)].marks }
+
+    /// Whether a message under this grant with this effective stamp is still delivered.
+    func accepts(_ number: UInt32, at stamp: UInt64) -> Bool {
+        guard case .released(let released)? = nodes[node(of: number)]?.state else { return true }
+        return stamp < released
+    }
+
+    /// Ends a grant; what is to be told for it.
+    mutating func end(_ number: UInt32, _ how: GrantEnd, at stamp: UInt64) -> QueuedNotice? {
+        let record = memory.records[Int(number)]
+        let entry = memory.entries[Int(number)]
+        shmring_store_release(routeWord(number), 0)
+        unlink(number, record, node: entry.node)
+        if record.marks.contains(.unbound) {
+            unbound[UnboundKey(link: record.link, key: record.key)] = nil
+        }
+        let name = UInt32(truncatingIfNeeded: entry.route)
+        if name & PeerHot.chosenByHolder != 0, name < ReservedGrant.first {
+            let holder = holders[Int(record.link)]
+            let numbers = memory.bound[Int(holder.ring)]?[Int(holder.sender)]
+            numbers?[Int(name & ~PeerHot.chosenByHolder)] = 0
+        }
+        freeGrants.append(number)
+        grantCount -= 1
+        guard var node = nodes[entry.node] else { return nil }
+        node.holders -= 1
+        var notice: QueuedNotice?
+        if node.state == .alive {
+            if record.marks.contains(.oneShot) {
+                if how == .givenUp {
+                    notice = QueuedNotice(.replyLost(NodeID(rawValue: entry.node)), stamp)
+                }
+            } else if node.holders == 0 {
+                if how == .undone {
+                    if let withdrawn = node.withdrawn {
+                        late.append(crossing(of: entry.node, &node, at: withdrawn))
+                    }
+                } else {
+                    notice = crossing(of: entry.node, &node, at: stamp)
+                }
+            }
+        }
+        nodes[entry.node] = node
+        forgetIfUnheld(entry.node)
+        return notice
+    }
+
+    private func crossing(of id: UInt64, _ node: inout NodeRecord, at stamp: UInt64)
+        -> QueuedNotice
+    {
+        node.crossings += 1
+        node.withdrawn = nil
+        return QueuedNotice(.noHandles(NodeID(rawValue: id)), stamp, crossing: node.crossings)
+    }
+
+    private mutating func unlink(_ number: UInt32, _ record: GrantRecord, node: UInt64) {
+        if record.previousOfNode == 0 {
+            nodes[node]?.firstGrant = record.nextOfNode
+        } else {
+            memory.records[Int(record.previousOfNode)].nextOfNode = record.nextOfNode
+        }
+        if record.nextOfNode != 0 {
+            memory.records[Int(record.nextOfNode)].previousOfNode = record.previousOfNode
+        }
+        if record.previousOfHolder == 0 {
+            holders[Int(record.link)].firstGrant = record.nextOfHolder
+        } else {
+            memory.records[Int(record.previousOfHolder)].nextOfHolder = record.nextOfHolder
+        }
+        if record.nextOfHolder != 0 {
+            memory.records[Int(record.nextOfHolder)].previousOfHolder = record.previousOfHolder
+        }
+    }
+
+    private func routeWord(_ number: UInt32) -> UnsafeMutablePointer<UInt64> {
+        (memory.entries + Int(number)).pointer(to: \.route)!
+    }
+
+    // MARK: Notices
+
+    /// Whether a notice still says what is so. One that does not is withdrawn with this call.
+    mutating func confirms(_ notice: QueuedNotice) -> Bool {
+        guard case .noHandles(let id) = notice.kind else { return true }
+        guard let node = nodes[id.rawValue], node.state == .alive,
+            node.crossings == notice.crossing
+        else { return false }
+        if node.holders == 0 { return true }
+        nodes[id.rawValue]!.withdrawn = notice.stamp
+        return false
+    }
+
+    mutating func takeLate() -> [QueuedNotice] {
+        defer { late = [] }
+        return late
+    }
+}
+
+/// MADV_POPULATE_WRITE, which older headers lack.
+let memoryPopulateWrite: Int32 = 23

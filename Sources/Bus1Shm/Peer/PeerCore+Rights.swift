@@ -1,0 +1,253 @@
+import CShmRing
+
+// The owner's side of rights: who may send to the own nodes, as control messages and deaths change it, strictly in the
+// order in which they are received.
+
+/// A notice that waits to be received.
+struct QueuedNotice {
+    let kind: Notice.Kind
+    let stamp: UInt64
+    /// Of `noHandles`: which time the last holder went.
+    let crossing: UInt64
+
+    init(_ kind: Notice.Kind, _ stamp: UInt64, crossing: UInt64 = 0) {
+        self.kind = kind
+        self.stamp = stamp
+        self.crossing = crossing
+    }
+}
+
+extension PeerCore {
+    // MARK: Grants made by the owner
+
+    /// Makes the peer behind a link a holder of an own node, before it learns so. The number goes into a message, or
+    /// to ``endGrant(_:of:)``. Any thread.
+    ///
+    /// - Throws: `nodeReleased` also when the holder is dead, `overQuota`.
+    func makeGrant(_ node: NodeID, to link: Link, oneShot: Bool) throws(Bus1Error) -> UInt32 {
+        let operation: StaticString = "give a handle"
+        return try nodes.withLock { table throws(Bus1Error) in
+            guard table.isAlive(node.rawValue) else { throw Bus1Error(.nodeReleased, operation) }
+            guard let number = table.takeNumber() else {
+                throw Bus1Error(
+                    .overQuota, operation,
+                    refusal: .init(
+                        resource: .handles, used: table.grantCount,
+                        limit: Int(PeerHot.grantsMax) - 1, account: account))
+            }
+            let isAdded = table.add(
+                number, node: node.rawValue, link: link.index, name: number,
+                marks: oneShot ? .oneShot : [])
+            guard isAdded else {
+                table.giveNumber(number)
+                throw Bus1Error(.nodeReleased, operation)
+            }
+            return number
+        }
+    }
+
+    /// Undoes ``makeGrant(_:to:oneShot:)``: the message was not sent. Any thread.
+    func endGrant(_ number: UInt32, of link: Link) {
+        nodes.withLock { _ = $0.end(number, .undone, at: 0) }
+    }
+
+    /// The own node to which a grant leads that the link's peer names. nil: it has none of that name. Only the
+    /// receiving thread.
+    func nodeID(named number: UInt32, by link: Link) -> NodeID? {
+        guard let ring = ringPlace(of: link) else { return nil }
+        return nodes.withLock { table in
+            grant(named: number, link, ring: ring, in: table).map {
+                NodeID(rawValue: table.node(of: $0))
+            }
+        }
+    }
+
+    /// The owner's number of what the link's peer calls by this one.
+    private func grant(named number: UInt32, _ link: Link, ring: UInt32, in table: NodeTable)
+        -> UInt32?
+    {
+        let sender = link.itsIndex
+        if number & PeerHot.chosenByHolder != 0 {
+            if let bound = table.memory.owned(number, sender: sender, ring: ring) { return bound }
+            // What the broker made is used under the broker's number as long as nobody binds it.
+            return table.unboundGrant(GrantKey(granter: 0, number: number), link: link.index)
+        }
+        guard number != 0, number < PeerHot.grantsMax else { return nil }
+        let route = table.memory.entries[Int(number)].route & ~PeerHot.slowly
+        return route == PeerHot.route(number, sender: sender, ring: ring) ? number : nil
+    }
+
+    func ringPlace(of link: Link) -> UInt32? {
+        rings.firstIndex { $0.id == link.ownRing }.map(UInt32.init)
+    }
+
+    /// Somebody was given a handle to an own node by the broker, or by the owner through it.
+    func addHolder(_ node: UInt64, _ number: GrantNumber, _ holder: PeerID) -> Bool {
+        guard let index = linkOfPeer[holder] else { return false }
+        let link = links[index]
+        return nodes.withLock { table in
+            if !number.isMadeByBroker {
+                return table.add(
+                    number.rawValue, node: node, link: link.index, name: number.rawValue)
+            }
+            guard let own = table.takeNumber() else { return false }
+            let isAdded = table.add(
+                own, node: node, link: link.index, name: ReservedGrant.unbound,
+                key: GrantKey(granter: 0, number: number.rawValue))
+            if !isAdded { table.giveNumber(own) }
+            return isAdded
+        }
+    }
+
+    // MARK: Messages under a grant
+
+    enum GrantSearch {
+        /// Nobody gave the sender such a right.
+        case unknown
+        /// The node was released before.
+        case tooLate
+        /// The owner's number of it, and what it says.
+        case found(UInt32, GrantEntry)
+    }
+
+    /// The holder's check where the short way does not decide.
+    func findGrant(_ message: UnsafeMutablePointer<shmring_message>) -> GrantSearch {
+        let ring = message.pointee.ring
+        guard let link = link(sender: message.pointee.sender, ring: ring) else { return .unknown }
+        let (number, stamp) = (message.pointee.grant, message.pointee.stamp)
+        return nodes.withLock { table in
+            guard let own = grant(named: number, link, ring: ring, in: table) else {
+                return .unknown
+            }
+            guard table.accepts(own, at: stamp) else { return .tooLate }
+            return .found(own, table.memory.entries[Int(own)])
+        }
+    }
+
+    /// A message has come under it: a right to one message ends.
+    func useGrant(_ number: UInt32, at stamp: UInt64) {
+        nodes.withLock { table in
+            guard table.marks(of: number).contains(.oneShot) else { return }
+            _ = table.end(number, .used, at: stamp)
+        }
+    }
+
+    // MARK: What holders say
+
+    /// Applies a control message, where it stands in the order.
+    func applyControl(_ message: UnsafeMutablePointer<shmring_message>) {
+        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring) else {
+            refused += 1
+            return
+        }
+        let count = Int(message.pointee.length) / MemoryLayout<ControlRecord>.size
+        guard count * MemoryLayout<ControlRecord>.size == Int(message.pointee.length) else {
+            refused += 1
+            return
+        }
+        let body = UnsafeRawPointer(shmring_message_body(message)!)
+        for index in 0..<count {
+            let record = body.loadUnaligned(
+                fromByteOffset: index * MemoryLayout<ControlRecord>.size, as: ControlRecord.self)
+            applyControl(
+                record, from: link, ring: message.pointee.ring, stamp: message.pointee.stamp)
+        }
+    }
+
+    /// What no honest peer says changes nothing, and is counted.
+    func applyControl(_ record: ControlRecord, from link: Link, ring: UInt32, stamp: UInt64) {
+        if !tryApply(record, from: link, ring: ring, stamp: stamp) {
+            // The broker tells of new peers and holders before they can be named; that may be unread.
+            try? readAllEvents()
+            if !tryApply(record, from: link, ring: ring, stamp: stamp) { refused += 1 }
+        }
+    }
+
+    private func tryApply(_ record: ControlRecord, from link: Link, ring: UInt32, stamp: UInt64)
+        -> Bool
+    {
+        switch record.kind {
+        case .handOver: return applyHandOver(record, from: link, ring: ring)
+        case .bind: return applyBind(record, from: link, ring: ring)
+        case .release:
+            return end(at: stamp) { grant(named: record.number, link, ring: ring, in: $0) }
+        case .releaseUnbound:
+            let key = GrantKey(granter: record.first, number: record.second)
+            return end(at: stamp) { $0.unboundGrant(key, link: link.index) }
+        case nil: return false
+        }
+    }
+
+    /// A holder passed its handle on: whoever gets it is one, too. The dead are not.
+    private func applyHandOver(_ record: ControlRecord, from link: Link, ring: UInt32) -> Bool {
+        guard let index = linkOfPeer[PeerID(rawValue: record.first)] else { return false }
+        let receiver = links[index]
+        let key = GrantKey(granter: link.peer.rawValue, number: record.number)
+        return nodes.withLock { table in
+            guard let passed = grant(named: record.second, link, ring: ring, in: table),
+                !table.marks(of: passed).contains(.oneShot), let number = table.takeNumber()
+            else { return false }
+            let isAdded = table.add(
+                number, node: table.node(of: passed), link: receiver.index,
+                name: ReservedGrant.unbound, key: key)
+            if !isAdded { table.giveNumber(number) }
+            return isAdded || table.isGone(link: receiver.index)
+        }
+    }
+
+    /// A holder chose what it calls its grant.
+    private func applyBind(_ record: ControlRecord, from link: Link, ring: UInt32) -> Bool {
+        let name = record.number
+        guard name & PeerHot.chosenByHolder != 0 else { return false }
+        let chosen = Int(name & ~PeerHot.chosenByHolder)
+        guard chosen < Int(PeerHot.boundMax) else { return false }
+        let key = GrantKey(granter: record.first, number: record.second)
+        return nodes.withLock { table in
+            guard let number = table.unboundGrant(key, link: link.index),
+                let numbers = table.memory.numbers(ofRing: ring, sender: link.itsIndex),
+                numbers[chosen] == 0
+            else { return false }
+            numbers[chosen] = number
+            table.bind(number, to: name)
+            return true
+        }
+    }
+
+    private func end(at stamp: UInt64, _ find: (NodeTable) -> UInt32?) -> Bool {
+        let (isKnown, notice) = nodes.withLock { table -> (Bool, QueuedNotice?) in
+            guard let number = find(table) else { return (false, nil) }
+            return (true, table.end(number, .givenUp, at: stamp))
+        }
+        if let notice { queue(notice) }
+        return isKnown
+    }
+
+    // MARK: Notices
+
+    func queue(_ notice: QueuedNotice) {
+        if case .noHandles = notice.kind {
+            // Who was given a handle by the broker meanwhile holds one, though that is yet unread.
+            try? readAllEvents()
+        }
+        notices.append(notice)
+    }
+
+    /// The next notice that still says what is so.
+    func nextNotice() -> Notice? {
+        dropWithdrawn()
+        guard !notices.isEmpty else { return nil }
+        let notice = notices.removeFirst()
+        dropWithdrawn()
+        let moreFollow = notices.first.map { $0.stamp == notice.stamp } ?? false
+        return Notice(
+            kind: notice.kind, stamp: Stamp(rawValue: notice.stamp), moreFollow: moreFollow)
+    }
+
+    /// Afterwards the first of the queue, if there is one, is to be told.
+    private func dropWithdrawn() {
+        notices += nodes.withLock { $0.takeLate() }
+        while let first = notices.first, !nodes.withLock({ $0.confirms(first) }) {
+            notices.removeFirst()
+        }
+    }
+}
