@@ -17,6 +17,13 @@ public struct Message: ~Copyable, @unchecked Sendable {
     @inlinable
     deinit { shmring_cell_give_back(cell) }
 
+    /// Gives the message up without giving its cell back: somebody else will.
+    consuming func takeCell() -> UnsafeMutablePointer<shmring_cell> {
+        let cell = cell
+        discard self
+        return cell
+    }
+
     /// The node that it was sent to.
     @inlinable public var node: NodeID { NodeID(rawValue: cell.pointee.node) }
     /// The tag with which that node was made.

@@ -12,6 +12,8 @@ final class EventSource {
 
     private let epoll: Descriptor
     private let timer: Descriptor
+    /// For what the peer itself has to say; not shared with anybody.
+    private let own: Descriptor
     private var events: [RingID: SharedDescriptor] = [:]
 
     /// The longest that a silenced receiver sleeps.
@@ -20,7 +22,9 @@ final class EventSource {
     init(_ core: PeerCore) throws(Bus1Error) {
         epoll = try Self.check(bus1_sys_epoll_create())
         timer = try Self.check(bus1_sys_timer_create(Self.period_ms))
+        own = try Self.makeEvent()
         try watch(timer.rawValue)
+        try watch(own.rawValue)
         try watch(core.connection.descriptor)
         for ring in core.rings { try add(ring, of: core) }
     }
@@ -29,10 +33,9 @@ final class EventSource {
 
     /// Whoever writes into this ring gets an eventfd to ring with.
     func add(_ ring: OwnRing, of core: PeerCore) throws(Bus1Error) {
-        var raw: Int32 = -1
-        let made = bus1_sys_event_create(&raw)
-        guard made == 0 else { throw Bus1Error(.system, "make an event descriptor", errno: -made) }
-        let event = SharedDescriptor(Descriptor(owning: raw))
+        let made = try Self.makeEvent()
+        let raw = made.rawValue
+        let event = SharedDescriptor(made)
         events[ring.id] = event
         try watch(raw)
         // Readable at first: what is there already was not rung for.
@@ -56,6 +59,16 @@ final class EventSource {
     /// Sleeps until something is signalled, or the time, and takes note of what was.
     func sleep(until_ns: UInt64) {
         bus1_sys_epoll_sleep(epoll.rawValue, timer.rawValue, until_ns)
+    }
+
+    /// Makes the descriptor readable: there is something that nobody rings for.
+    func wake() { bus1_sys_event_signal(own.rawValue) }
+
+    private static func makeEvent() throws(Bus1Error) -> Descriptor {
+        var raw: Int32 = -1
+        let made = bus1_sys_event_create(&raw)
+        guard made == 0 else { throw Bus1Error(.system, "make an event descriptor", errno: -made) }
+        return Descriptor(owning: raw)
     }
 
     private func watch(_ descriptor: Int32) throws(Bus1Error) {

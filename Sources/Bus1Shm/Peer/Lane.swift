@@ -11,7 +11,7 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     @usableFromInline let token: UInt64
     @usableFromInline let clock: UnsafePointer<shmring_clock>
     /// Keeps the mappings.
-    let core: PeerCore
+    @usableFromInline let core: PeerCore
 
     init(core: PeerCore, number: UInt32) throws(Bus1Error) {
         self.core = core
@@ -98,7 +98,7 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     ) throws(Bus1Error) -> Stamp? {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
             entry.pointee.token == token
-        else { throw Bus1Error.noSuchHandleToSend }
+        else { throw core.noSuchHandleToSend }
         guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
             throw Bus1Error.nodeReleasedToSend
         }

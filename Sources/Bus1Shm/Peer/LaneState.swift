@@ -49,10 +49,10 @@ final class LaneState {
     @inline(__always)
     func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
         let index = Int(id.rawValue & (1 << HandleTable.indexBits - 1))
-        guard id.rawValue != 0, index < handlesMax else { throw Bus1Error.noSuchHandleToSend }
+        guard id.rawValue != 0, index < handlesMax else { throw core.noSuchHandleToSend }
         let entry = handlesBase + index
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue else {
-            throw Bus1Error.noSuchHandleToSend
+            throw core.noSuchHandleToSend
         }
         guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
             throw Bus1Error.nodeReleasedToSend
@@ -68,7 +68,7 @@ final class LaneState {
         guard number != 0 else { return entry.pointee.producer }
         let index = Int(entry.pointee.link)
         if index < producers.count, let producer = producers[index] { return producer }
-        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
         made.initialize(to: shmring_producer())
         let result = link.initProducer(made, claimWord: shmring_lane_claim_word(lane))
@@ -160,7 +160,7 @@ final class LaneState {
 
     private func lender(_ index: Int) throws(Bus1Error) -> Lender {
         if index < lenders.count, let lender = lenders[index] { return lender }
-        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let pool = try pool(toward: link.domain)
         let made = Lender(
             pool: pool.pool, number: try pool.number(of: link, at: index), domain: link.domain)
@@ -171,7 +171,7 @@ final class LaneState {
 
     /// Gives the receiver a segment's descriptor, once.
     private func announce(_ segment: UInt32, _ lender: Lender, _ index: Int) throws(Bus1Error) {
-        guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+        guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         var descriptor: Int32 = -1
         var byteCount: UInt64 = 0
         var result = shmring_pool_segment(lender.pool, segment, &descriptor, &byteCount)
@@ -189,7 +189,7 @@ final class LaneState {
         _ bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>
     ) throws(Bus1Error) -> UInt64? {
         guard let link = core.link(at: Int(entry.pointee.link)) else {
-            throw Bus1Error.noSuchHandleToSend
+            throw core.noSuchHandleToSend
         }
         let slice = try loan(count, toward: link.domain, until: .now)
         slice.raw.base.copyMemory(from: bytes!, byteCount: count)

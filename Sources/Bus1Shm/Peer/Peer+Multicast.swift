@@ -90,7 +90,7 @@ extension LaneState {
         do throws(Bus1Error) {
             for i in handles.indices {
                 let index = Int(try usableEntry(handles[i]).pointee.link)
-                guard let link = core.link(at: index) else { throw Bus1Error.noSuchHandleToSend }
+                guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
                 let pool = try pool(toward: link.domain)
                 if slices[link.domain] == nil {
                     let slice = try loan(bytes.byteCount, toward: link.domain, until: deadline)

@@ -94,6 +94,7 @@ extension PeerCore {
         -> Delivery?
     {
         try requireOpen("receive")
+        if first == Int32(SHMRING_E_HELD.rawValue), let delivery = takeKept() { return delivery }
         var result = first
         var armed = false
         while true {

@@ -61,7 +61,7 @@ extension Peer {
     public func trySend<T: BitwiseCopyable>(
         _ value: T, to handle: HandleID
     ) throws(Bus1Error) -> Stamp? {
-        guard let entry = entry(handle) else { throw Bus1Error.noSuchHandleToSend }
+        guard let entry = entry(handle) else { throw core.noSuchHandleToSend }
         var value = value
         return try trySend(bytes: &value, MemoryLayout<T>.size, entry, handle)
     }
@@ -94,7 +94,7 @@ extension Peer {
     ) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
             entry.pointee.token == hot.pointee.token
-        else { throw Bus1Error.noSuchHandleToSend }
+        else { throw core.noSuchHandleToSend }
         guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
             throw Bus1Error.nodeReleasedToSend
         }
@@ -146,10 +146,6 @@ extension Peer {
 }
 
 extension Bus1Error {
-    /// In a forked child the table of handles is empty.
-    @usableFromInline static var noSuchHandleToSend: Bus1Error {
-        @inline(never) get { Bus1Error(shmring_forked() ? .forked : .noSuchHandle, "send") }
-    }
     @usableFromInline static let nodeReleasedToSend = Bus1Error(.nodeReleased, "send")
 
     @usableFromInline @inline(never)

@@ -21,7 +21,7 @@ extension Peer {
         _ slice: consuming Slice, to handle: borrowing Handle, until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
         guard handle.entry.pointee.token == hot.pointee.token else {
-            throw Bus1Error.noSuchHandleToSend
+            throw core.noSuchHandleToSend
         }
         return Stamp(rawValue: try core.laneState.send(slice, handle.id, until: deadline))
     }
@@ -35,7 +35,7 @@ extension Peer {
         try core.requireOpen("prepare to lend")
         let entry = try core.usableEntry(handle.id)
         guard let link = core.link(at: Int(entry.pointee.link)) else {
-            throw Bus1Error.noSuchHandleToSend
+            throw core.noSuchHandleToSend
         }
         _ = try core.linkSocket(of: link, lane: 0)
     }

@@ -17,7 +17,7 @@ extension Peer {
         for id in handles {
             let entry = try core.usableEntry(id)
             guard let link = core.link(at: Int(entry.pointee.link)) else {
-                throw Bus1Error.noSuchHandleToSend
+                throw core.noSuchHandleToSend
             }
             contents.append(
                 .held(owner: link.peer, number: GrantNumber(rawValue: entry.pointee.grant)))

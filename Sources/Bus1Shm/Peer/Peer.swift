@@ -131,6 +131,7 @@ public struct Peer: ~Copyable {
     ///
     /// - Throws: `noSuchHandle` when the peer holds none of that name.
     public func release(_ id: HandleID) throws(Bus1Error) {
+        try core.requireOpen("release a handle")
         guard core.handles.remove(id) else { throw Bus1Error(.noSuchHandle, "release a handle") }
     }
 

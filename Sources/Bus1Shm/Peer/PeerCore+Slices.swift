@@ -10,7 +10,7 @@ extension PeerCore {
     }
 
     func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
-        guard let entry = handles.entry(id) else { throw Bus1Error.noSuchHandleToSend }
+        guard let entry = handles.entry(id) else { throw noSuchHandleToSend }
         guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
             throw Bus1Error.nodeReleasedToSend
         }

@@ -65,7 +65,12 @@ final class PeerCore: @unchecked Sendable {
     var severed: [OwnRing] = []
     /// Messages of those without the right to send them.
     var refused: UInt64 = 0
-    private(set) var isClosed = false
+    /// 1 once the peer has left the bus. Lanes read it.
+    private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
+    var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
+    var kept = KeptDeliveries()
+    /// Slots of each own ring: that many deliveries may be kept for other nodes, too.
+    let keptMax: Int
 
     struct Departed {
         let ring: OwnRing
@@ -150,6 +155,8 @@ final class PeerCore: @unchecked Sendable {
         var outboxRaw = outboxMapping.raw
         let laned = shmring_lane_init(lane, &claimsRaw, &outboxRaw, 0)
         handles = HandleTable(token: hot.pointee.token, countMax: options.handlesMax)
+        closedWord.initialize(to: 0)
+        keptMax = max(1024, options.slots)
         claimsMapping = consume claims
         self.outboxMapping = consume outboxMapping
         self.busMapping = consume busMapping
@@ -225,8 +232,12 @@ final class PeerCore: @unchecked Sendable {
     /// Leaves the bus: every node is released, every handle gone. Works once; later calls do nothing.
     func close() {
         guard !isClosed else { return }
-        isClosed = true
+        // Relaxed: whoever still finds a handle may use it; whoever does not is told why a little later at worst.
+        shmring_store_relaxed_u32(closedWord, 1)
         handles.invalidate()
+        shmring_inbox_hold(inbox, true)
+        kept.removeAll()
+        eventSource?.wake()
         guard !shmring_forked() else { return }
         // An answer is not needed: a closed connection says the same.
         try? connection.goodbye(until: .after(.milliseconds(200)))
@@ -243,5 +254,6 @@ final class PeerCore: @unchecked Sendable {
         shmring_arena_close(hot.pointee.arena)
         hot.deallocate()
         clock.deallocate()
+        closedWord.deallocate()
     }
 }

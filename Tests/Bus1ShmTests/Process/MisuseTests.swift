@@ -61,7 +61,7 @@ extension ProcessTests {
             let laned = try lane.loan(1000)
             peer.close()
             let bytes: [UInt8] = [1]
-            #expect(code { try lane.trySend(UInt64(1), to: handle) } == .noSuchHandle)
+            #expect(code { try lane.trySend(UInt64(1), to: handle) } == .shutDown)
             #expect(code { try lane.send(bytes.span.bytes, to: [handle.id]) } == .shutDown)
             #expect(code { _ = try lane.loan(10) } == .shutDown)
             #expect(slice.byteCount == 1000 && laned.byteCount == 1000)
