@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,28 +15,48 @@ int bus1_sys_epoll_create(void)
     return fd < 0 ? -errno : fd;
 }
 
-int bus1_sys_epoll_add_edge(int epoll_fd, int fd)
+int bus1_sys_epoll_add_edge(int epoll_fd, int fd, enum bus1_sys_edge edge)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.fd = fd}};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET,
+                                .data = {.u64 = (uint64_t)edge << 32 | (uint32_t)fd}};
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-void bus1_sys_epoll_drain(int epoll_fd, int timer_fd)
+/* All that stands in it, without its descriptors if somebody put some in. A full queue would take
+ * no further ring, and so make no further edge. */
+static void doorbell_drain(int listening_fd)
+{
+    struct mmsghdr packets[32];
+    memset(packets, 0, sizeof packets);
+    /* A pair holds some hundred; who puts in more all the time keeps its own trust domain from
+     * ringing, until the timer. */
+    for (int turn = 0; turn < 32; turn++)
+        if (recvmmsg(listening_fd, packets, 32, MSG_DONTWAIT, NULL) < 32)
+            return;
+}
+
+void bus1_sys_epoll_drain(int epoll_fd)
 {
     struct epoll_event events[16];
     int count;
     do {
         count = epoll_wait(epoll_fd, events, 16, 0);
         for (int i = 0; i < count; i++) {
+            int fd = (int)(uint32_t)events[i].data.u64;
             uint64_t times;
-            /* The kernel starts an interval timer anew only when it is read. */
-            if (events[i].data.fd == timer_fd)
-                (void)!read(timer_fd, &times, sizeof times);
+            switch (events[i].data.u64 >> 32) {
+            case BUS1_SYS_EDGE_TIMER:
+                /* The kernel starts an interval timer anew only when it is read. */
+                (void)!read(fd, &times, sizeof times);
+                break;
+            case BUS1_SYS_EDGE_DOORBELL: doorbell_drain(fd); break;
+            default: break;
+            }
         }
     } while (count == 16); /* a full answer may have more behind it */
 }
 
-void bus1_sys_epoll_sleep(int epoll_fd, int timer_fd, uint64_t until_ns)
+void bus1_sys_epoll_sleep(int epoll_fd, uint64_t until_ns)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
@@ -44,7 +66,7 @@ void bus1_sys_epoll_sleep(int epoll_fd, int timer_fd, uint64_t until_ns)
                             .tv_nsec = (long)(left_ns % 1000000000)};
     struct pollfd one = {.fd = epoll_fd, .events = POLLIN};
     if (ppoll(&one, 1, &left, NULL) > 0)
-        bus1_sys_epoll_drain(epoll_fd, timer_fd);
+        bus1_sys_epoll_drain(epoll_fd);
 }
 
 int bus1_sys_timer_create(int period_ms)
@@ -61,4 +83,34 @@ int bus1_sys_timer_create(int period_ms)
         return -error;
     }
     return fd;
+}
+
+int bus1_sys_doorbell_create(int *listening_out, int *ringing_out)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+        return -errno;
+    *listening_out = ends[0];
+    *ringing_out = ends[1];
+    return 0;
+}
+
+bool bus1_sys_doorbell_is_one(int fd)
+{
+    int domain = 0, type = 0;
+    socklen_t length = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0)
+        return false;
+    length = sizeof type;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0)
+        return false;
+    return domain == AF_UNIX && type == SOCK_DGRAM;
+}
+
+void bus1_sys_doorbell_ring(int ringing_fd)
+{
+    const char ring = 1;
+    /* Not write(2): strangers share the end and could make it block. A full queue (EAGAIN) is as
+     * good: the other end is readable. */
+    (void)!send(ringing_fd, &ring, sizeof ring, MSG_DONTWAIT | MSG_NOSIGNAL);
 }

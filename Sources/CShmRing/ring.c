@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <linux/futex.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -130,7 +131,7 @@ static void ring_doorbell(struct shmring_ring_control *control, uint64_t park_nu
 void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_number)
 {
     if ((park_number & SHMRING_PARKED_ON_EVENT) != 0) {
-        uint64_t one = 1;
+        const char one = 1;
         /* Relaxed: a number, complete in itself. */
         if (shmring_load_relaxed_u32(&producer->event_fd) == 0 && producer->fetch_event != NULL)
             producer->fetch_event(producer, producer->fetch_context);
@@ -139,9 +140,9 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
          * bounds the delay. */
         if (event == 0)
             return;
-        /* A full counter (EAGAIN) is as good: the descriptor is readable. The receiver bounds its
-         * wait, since strangers share the descriptor. */
-        (void)!write((int)(event - 1), &one, sizeof one);
+        /* Not write(2): strangers share the descriptor and could make it block. A full queue
+         * (EAGAIN) is as good: the other end is readable. The receiver bounds its wait. */
+        (void)!send((int)(event - 1), &one, sizeof one, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     ring_doorbell(producer->control, park_number);
 }

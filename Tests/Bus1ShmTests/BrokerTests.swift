@@ -326,17 +326,20 @@ struct BrokerTests {
             try owner.connection.publish("service", node: 1, access: .sameUser)
             _ = try early.connection.lookUp("service", until: .never)
             let ring = try owner.introduction().ownRing
-            var event: Int32 = -1
-            #expect(bus1_sys_event_create(&event) == 0)
-            defer { close(event) }
-            try owner.connection.setRingEvent(ring, eventDescriptor: event)
+            var (listening, ringing): (Int32, Int32) = (-1, -1)
+            #expect(bus1_sys_doorbell_create(&listening, &ringing) == 0)
+            defer {
+                close(listening)
+                close(ringing)
+            }
+            try owner.connection.setRingEvent(ring, eventDescriptor: ringing)
             while true {
                 guard case .ringEvent(let told, let copy) = try early.event() else { continue }
                 #expect(told == ring)
-                bus1_sys_event_signal(copy.rawValue)
+                bus1_sys_doorbell_ring(copy.rawValue)
                 break
             }
-            #expect(bus1_sys_wait_readable(event, 0) == 1)
+            #expect(bus1_sys_wait_readable(listening, 0) == 1)
             let late = try TestPeer(bus)
             _ = try late.connection.lookUp("service", until: .never)
             #expect(try late.introduction().event != nil)

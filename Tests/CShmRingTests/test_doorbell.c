@@ -1,9 +1,10 @@
 /* test_doorbell.c - sleep and wake: futex, event descriptor, no lost wake, a killed sender. */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "ring_kit.h"
 
@@ -110,7 +111,29 @@ static void *wake_by_each_ring(void *context)
     return NULL;
 }
 
-/* As a peer sleeps above SHMRING_FUTEX_RINGS_MAX rings: an epoll descriptor over one eventfd for
+/* fds[0] listens, fds[1] rings. */
+static void doorbell_open(int fds[2])
+{
+    KIT_MUST(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds));
+}
+
+/* How often it was rung. */
+static int doorbell_drain(const int fds[2])
+{
+    char byte;
+    int count = 0;
+    while (recv(fds[0], &byte, 1, MSG_DONTWAIT) == 1)
+        count++;
+    return count;
+}
+
+static void doorbell_close(const int fds[2])
+{
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
+/* As a peer sleeps above SHMRING_FUTEX_RINGS_MAX rings: an epoll descriptor over one doorbell for
  * each. */
 static void sleep_on_events(void *context, uint64_t until_ns)
 {
@@ -120,14 +143,14 @@ static void sleep_on_events(void *context, uint64_t until_ns)
     (void)epoll_wait(epoll, events, 16, until_ns > now ? (int)((until_ns - now) / 1000000) : 0);
 }
 
-static int give_events(struct fixture *f)
+static int give_events(struct fixture *f, int (*fds)[2])
 {
     int epoll = epoll_create1(0);
     for (uint32_t r = 0; r < f->count; r++) {
         struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-        int fd = eventfd(0, EFD_NONBLOCK);
-        KIT_MUST(fd < 0 ? fd : epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
-        shmring_producer_set_event(&f->producers[r], fd);
+        doorbell_open(fds[r]);
+        KIT_MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fds[r][0], &event));
+        shmring_producer_set_event(&f->producers[r], fds[r][1]);
     }
     return epoll;
 }
@@ -139,9 +162,9 @@ static void a_message_in_any_of_many_rings_wakes_the_receiver(void)
         struct fixture f;
         pthread_t thread;
         set_up(&f, counts[c]);
-        int epoll = -1;
+        int epoll = -1, fds[200][2];
         if (counts[c] > SHMRING_FUTEX_RINGS_MAX) {
-            epoll = give_events(&f);
+            epoll = give_events(&f, fds);
             f.receiver.inbox.sleep = sleep_on_events;
             f.receiver.inbox.sleep_context = &epoll;
         }
@@ -157,7 +180,7 @@ static void a_message_in_any_of_many_rings_wakes_the_receiver(void)
         CHECK(check_now_ns() - begin < waking.rounds * UINT64_C(250000000) / 2);
         (void)pthread_join(thread, NULL);
         for (uint32_t r = 0; r < f.count && epoll >= 0; r++)
-            (void)close((int)f.producers[r].event_fd - 1);
+            doorbell_close(fds[r]);
         (void)close(epoll);
         tear_down(&f);
     }
@@ -226,14 +249,14 @@ static void an_armed_receiver_is_woken_through_its_event_descriptor(void)
 {
     struct fixture f;
     set_up(&f, 2);
-    int fds[2];
+    int fds[2][2];
     for (uint32_t r = 0; r < 2; r++) {
-        fds[r] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-        shmring_producer_set_event(&f.producers[r], fds[r]);
+        doorbell_open(fds[r]);
+        shmring_producer_set_event(&f.producers[r], fds[r][1]);
     }
     for (uint64_t i = 0; i < 20; i++) {
-        struct pollfd poll_fd = {.fd = fds[i % 2], .events = POLLIN};
-        uint64_t number, parked;
+        struct pollfd poll_fd = {.fd = fds[i % 2][0], .events = POLLIN};
+        uint64_t parked;
         REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
         parked = f.rings[i % 2].control->parked;
         CHECK(parked & SHMRING_PARKED_ON_EVENT);
@@ -243,58 +266,86 @@ static void an_armed_receiver_is_woken_through_its_event_descriptor(void)
         CHECK_EQ(f.rings[i % 2].control->parked, 0);
         /* The next one rings no more. */
         CHECK_EQ(kit_send(&f.producers[i % 2], &f.clock, i), SHMRING_OK);
-        CHECK_EQ(read(fds[i % 2], &number, 8), 8);
-        CHECK_EQ(number, 1);
+        CHECK_EQ(doorbell_drain(fds[i % 2]), 1);
         CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_OK);
         CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_OK);
         CHECK_EQ(f.message.m.body[0], i);
     }
     for (uint32_t r = 0; r < 2; r++)
-        (void)close(fds[r]);
+        doorbell_close(fds[r]);
     tear_down(&f);
 }
 
 static void fetch(struct shmring_producer *producer, void *context)
 {
-    int *fd = context;
-    if (*fd >= 0)
-        shmring_producer_set_event(producer, *fd);
-    *fd = *fd < 0 ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) : *fd;
+    int *fds = context;
+    if (fds[0] >= 0)
+        shmring_producer_set_event(producer, fds[1]);
+    else
+        doorbell_open(fds);
 }
 
 static void a_sender_without_the_descriptor_asks_for_it_at_every_send_until_it_is_there(void)
 {
     struct fixture f;
-    int fd = -1;
-    uint64_t number = 0;
+    int fds[2] = {-1, -1};
     set_up(&f, 1);
     f.producers[0].fetch_event = fetch;
-    f.producers[0].fetch_context = &fd;
+    f.producers[0].fetch_context = fds;
     REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
     uint64_t parked = f.rings[0].control->parked;
     CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
     CHECK_EQ(f.rings[0].control->parked, parked); /* still to be rung for */
-    CHECK(fd >= 0);
+    CHECK(fds[0] >= 0);
     CHECK_EQ(kit_send(&f.producers[0], &f.clock, 2), SHMRING_OK);
     CHECK_EQ(f.rings[0].control->parked, 0);
-    CHECK_EQ(read(fd, &number, 8), 8);
-    CHECK_EQ(number, 1);
-    (void)close(fd);
+    CHECK_EQ(doorbell_drain(fds), 1);
+    doorbell_close(fds);
     tear_down(&f);
 }
 
-static void a_full_event_counter_is_as_good_as_a_ring(void)
+/* Everybody who shares the ringing end shares its flags, too: a hostile one fills it and makes it
+ * blocking, shuts it down, connects it elsewhere, or hands out something else in its place. */
+static void no_holder_of_the_ringing_end_makes_a_sender_wait(void)
 {
     struct fixture f;
-    uint64_t full = UINT64_MAX - 1;
+    int fds[2], other[2], pipes[2];
     set_up(&f, 1);
-    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    shmring_producer_set_event(&f.producers[0], fd);
-    CHECK_EQ(write(fd, &full, 8), 8);
-    REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
-    CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
-    CHECK_EQ(f.rings[0].control->parked, 0);
-    (void)close(fd);
+    doorbell_open(fds);
+    doorbell_open(other);
+    REQUIRE(pipe(pipes) == 0);
+    for (int attack = 0; attack < 4; attack++) {
+        shmring_producer_set_event(&f.producers[0], attack == 3 ? pipes[1] : fds[1]);
+        switch (attack) {
+        case 0:
+            while (send(fds[1], "x", 1, MSG_DONTWAIT) == 1)
+                ;
+            CHECK_EQ(fcntl(fds[1], F_SETFL, 0), 0);
+            break;
+        case 1: CHECK_EQ(shutdown(fds[1], SHUT_RDWR), 0); break;
+        case 2:
+            CHECK_EQ(connect(fds[1], &(struct sockaddr){.sa_family = AF_UNSPEC},
+                             sizeof(sa_family_t)),
+                     0);
+            break;
+        default:
+            CHECK_EQ(fcntl(pipes[1], F_SETFL, O_NONBLOCK), 0);
+            while (write(pipes[1], "x", 1) == 1)
+                ;
+            CHECK_EQ(fcntl(pipes[1], F_SETFL, 0), 0);
+            break;
+        }
+        REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
+        alarm(10); /* a sender that waits ends the test */
+        CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
+        alarm(0);
+        CHECK_EQ(f.rings[0].control->parked, 0);
+        CHECK_EQ(shmring_inbox_arm(&f.receiver.inbox, &f.message.m), SHMRING_OK);
+        CHECK_EQ(doorbell_drain(fds) > 0, attack == 0);
+    }
+    doorbell_close(fds);
+    doorbell_close(other);
+    doorbell_close(pipes);
     tear_down(&f);
 }
 
@@ -432,6 +483,6 @@ CHECK_MAIN(RUN(a_wait_ends_at_its_deadline),
            RUN(the_attention_word_wakes_and_is_told),
            RUN(an_armed_receiver_is_woken_through_its_event_descriptor),
            RUN(a_sender_without_the_descriptor_asks_for_it_at_every_send_until_it_is_there),
-           RUN(a_full_event_counter_is_as_good_as_a_ring),
+           RUN(no_holder_of_the_ringing_end_makes_a_sender_wait),
            RUN(no_wake_is_lost_between_two_processes),
            RUN(a_sender_killed_at_any_step_leaves_nobody_asleep))

@@ -220,8 +220,8 @@ final class ControlConnection {
         return answer.take(.socket)
     }
 
-    /// Whoever writes into this ring of this peer's, now or later, gets this eventfd to wake it
-    /// with.
+    /// Whoever writes into this ring of this peer's, now or later, gets this end of a doorbell to
+    /// wake it with.
     func setRingEvent(_ ring: RingID, eventDescriptor: Int32, until deadline: Deadline = .never)
         throws(Bus1Error)
     {

@@ -17,7 +17,7 @@ enum ControlEvent: ~Copyable {
     case peerDied(PeerID)
     /// The other made a socket for descriptors between the two.
     case linkSocket(PeerID, Descriptor)
-    /// The receiver of that ring wants to be woken by this eventfd, when it parks on it.
+    /// The receiver of that ring wants to be woken by this doorbell, when it parks on it.
     case ringEvent(RingID, Descriptor)
 }
 

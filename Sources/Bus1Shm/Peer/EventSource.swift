@@ -1,11 +1,11 @@
 import CBus1System
 import CShmRing
 
-/// What a peer sleeps on in somebody else's event loop: an epoll descriptor over one eventfd for each of its rings, the
+/// What a peer sleeps on in somebody else's event loop: an epoll descriptor over one doorbell for each of its rings, the
 /// connection to the broker, and a timer.
 ///
-/// The events are edge-triggered and never read, since strangers share the eventfds and could drain them, or make them
-/// block. The timer bounds what they can delay.
+/// A doorbell is a pair of datagram sockets: strangers share the end that rings, and can do no more to the other than
+/// ring in vain, or not at all. The timer bounds what they can delay.
 final class EventSource {
     /// Up to so many rings a wait sleeps on their doorbell words; above, on this.
     static let ringsWithout = Int(SHMRING_FUTEX_RINGS_MAX)
@@ -14,7 +14,21 @@ final class EventSource {
     private let timer: Descriptor
     /// For what the peer itself has to say; not shared with anybody.
     private let own: Descriptor
-    private var events: [RingID: SharedDescriptor] = [:]
+    private var doorbells: [RingID: Doorbell] = [:]
+
+    private final class Doorbell {
+        let listening: Descriptor
+        /// Given away; kept for a link of the peer to itself.
+        var ringing: SharedDescriptor?
+
+        init() throws(Bus1Error) {
+            var (listening, ringing): (Int32, Int32) = (-1, -1)
+            let made = bus1_sys_doorbell_create(&listening, &ringing)
+            guard made == 0 else { throw Bus1Error(.system, "make a doorbell", errno: -made) }
+            self.listening = Descriptor(owning: listening)
+            self.ringing = SharedDescriptor(Descriptor(owning: ringing))
+        }
+    }
 
     /// The longest that a silenced receiver sleeps.
     private static let period_ms: Int32 = 250
@@ -22,57 +36,54 @@ final class EventSource {
     init(_ core: PeerCore) throws(Bus1Error) {
         epoll = try Self.check(bus1_sys_epoll_create())
         timer = try Self.check(bus1_sys_timer_create(Self.period_ms))
-        own = try Self.makeEvent()
-        try watch(timer.rawValue)
-        try watch(own.rawValue)
-        try watch(core.connection.descriptor)
+        var raw: Int32 = -1
+        let made = bus1_sys_event_create(&raw)
+        guard made == 0 else { throw Bus1Error(.system, "make an event descriptor", errno: -made) }
+        own = Descriptor(owning: raw)
+        try watch(timer.rawValue, BUS1_SYS_EDGE_TIMER)
+        try watch(own.rawValue, BUS1_SYS_EDGE_KEPT)
+        try watch(core.connection.descriptor, BUS1_SYS_EDGE_KEPT)
         for ring in core.rings { try add(ring, of: core) }
     }
 
     var rawValue: Int32 { epoll.rawValue }
 
-    /// Whoever writes into this ring gets an eventfd to ring with.
+    /// Whoever writes into this ring gets a doorbell's end to ring with.
     func add(_ ring: OwnRing, of core: PeerCore) throws(Bus1Error) {
-        let made = try Self.makeEvent()
-        let raw = made.rawValue
-        let event = SharedDescriptor(made)
-        events[ring.id] = event
-        try watch(raw)
+        let doorbell = try Doorbell()
+        doorbells[ring.id] = doorbell
+        try watch(doorbell.listening.rawValue, BUS1_SYS_EDGE_DOORBELL)
+        let ringing = doorbell.ringing!.rawValue
         // Readable at first: what is there already was not rung for.
-        bus1_sys_event_signal(raw)
-        try core.connection.setRingEvent(ring.id, eventDescriptor: raw, until: .after(.seconds(5)))
+        bus1_sys_doorbell_ring(ringing)
+        try core.connection.setRingEvent(
+            ring.id, eventDescriptor: ringing, until: .after(.seconds(5)))
         if let link = core.links.first(where: { $0.itsRing == ring.id }),
             let copy = duplicateEvent(of: ring.id)
         {
             link.setEvent(copy)
         }
+        if ring.domain != core.ownDomain { doorbell.ringing = nil }
     }
 
     func duplicateEvent(of ring: RingID) -> Descriptor? {
-        guard let event = events[ring] else { return nil }
-        return try? event.duplicate()
+        guard let ringing = doorbells[ring]?.ringing else { return nil }
+        return try? ringing.duplicate()
     }
 
     /// Takes note of what was signalled, before the peer announces that it sleeps: later signals count anew.
-    func drain() { bus1_sys_epoll_drain(epoll.rawValue, timer.rawValue) }
+    func drain() { bus1_sys_epoll_drain(epoll.rawValue) }
 
     /// Sleeps until something is signalled, or the time, and takes note of what was.
     func sleep(until_ns: UInt64) {
-        bus1_sys_epoll_sleep(epoll.rawValue, timer.rawValue, until_ns)
+        bus1_sys_epoll_sleep(epoll.rawValue, until_ns)
     }
 
     /// Makes the descriptor readable: there is something that nobody rings for.
     func wake() { bus1_sys_event_signal(own.rawValue) }
 
-    private static func makeEvent() throws(Bus1Error) -> Descriptor {
-        var raw: Int32 = -1
-        let made = bus1_sys_event_create(&raw)
-        guard made == 0 else { throw Bus1Error(.system, "make an event descriptor", errno: -made) }
-        return Descriptor(owning: raw)
-    }
-
-    private func watch(_ descriptor: Int32) throws(Bus1Error) {
-        let result = bus1_sys_epoll_add_edge(epoll.rawValue, descriptor)
+    private func watch(_ descriptor: Int32, _ edge: bus1_sys_edge) throws(Bus1Error) {
+        let result = bus1_sys_epoll_add_edge(epoll.rawValue, descriptor, edge)
         guard result == 0 else { throw Bus1Error(.system, "watch a descriptor", errno: -result) }
     }
 

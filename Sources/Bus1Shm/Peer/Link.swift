@@ -1,3 +1,4 @@
+import CBus1System
 import CShmRing
 import Synchronization
 
@@ -190,11 +191,12 @@ final class Link: @unchecked Sendable {
             boardInMapping = nil
         }
         boardOutMapping = consume board
-        event = introduction.event.take()
+        event = nil
         producer = .allocate(capacity: 1)
         producer.initialize(to: shmring_producer())
         let result = initProducer(producer, claimWord: claimWord)
         guard result == 0 else { throw Bus1Error(result: result, operation) }
+        if let event = introduction.event.take() { setEvent(event) }
     }
 
     /// Fills in a producer for one lane.
@@ -213,7 +215,8 @@ final class Link: @unchecked Sendable {
     /// The other wants to be woken by this descriptor from now on. It stays the same for the ring's life: a second one is
     /// not taken, since a lane may be writing to the first.
     func setEvent(_ fresh: consuming Descriptor) {
-        guard event == nil else { return }
+        // A receiver may hand out anything: what is no doorbell is not written to.
+        guard event == nil, bus1_sys_doorbell_is_one(fresh.rawValue) else { return }
         let raw = fresh.rawValue
         event = consume fresh
         producers.withLock { for one in $0 { shmring_producer_set_event(one.pointer, raw) } }

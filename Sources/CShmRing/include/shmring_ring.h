@@ -54,8 +54,8 @@ struct shmring_producer {
 int shmring_producer_init(struct shmring_producer *producer, const struct shmring_mapping *ring,
                           uint64_t *claim_word, uint32_t sender);
 
-/* The descriptor that wakes the receiver from an event loop. The caller keeps it open for as long
- * as the producer lives. Any thread. */
+/* The datagram socket that wakes the receiver from an event loop. The caller keeps it open for as
+ * long as the producer lives. Any thread. */
 SHMRING_INLINE void shmring_producer_set_event(struct shmring_producer *producer, int32_t fd)
 {
     /* Relaxed: a number, complete in itself; the descriptor behind it was open before. */
