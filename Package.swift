@@ -92,7 +92,8 @@ let package = Package(
             ],
             swiftSettings: strictSwift),
         .testTarget(
-            name: "Bus1BenchTests", dependencies: ["bus1-bench"], swiftSettings: strictSwift),
+            name: "Bus1BenchTests", dependencies: ["bus1-bench"], exclude: ["histories"],
+            swiftSettings: strictSwift),
     ]
         // C++, and so only where it is wanted.
         + (withBoost

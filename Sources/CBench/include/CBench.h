@@ -2,7 +2,9 @@
 #pragma once
 
 #include "bench_clock.h"
+#include "bench_history.h"
 #include "bench_job.h"
+#include "bench_judge.h"
 #include "bench_process.h"
 #include "bench_ring.h"
 #include "bench_shared.h"
