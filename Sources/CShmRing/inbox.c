@@ -10,9 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "CShmRing.h"
-
-#define READY_RETIRED UINT32_C(0x80000000)
+#include "inbox_private.h"
 
 void shmring_inbox_init(struct shmring_inbox *inbox, const struct shmring_clock *clock,
                         const uint64_t *death, const uint32_t *attention)
@@ -27,21 +25,39 @@ void shmring_inbox_deinit(struct shmring_inbox *inbox)
 {
     free(inbox->ready);
     free(inbox->rings);
+    free(inbox->watches);
     inbox->ready = NULL;
     inbox->rings = NULL;
+    inbox->watches = NULL;
     inbox->ring_count = inbox->ring_capacity = 0;
+    inbox->watch_count = inbox->watch_capacity = 0;
 }
 
-static void choose_path(struct shmring_inbox *inbox)
+void shmring_inbox_choose_path(struct shmring_inbox *inbox)
 {
     inbox->only = NULL;
-    if (inbox->ring_count != 1 || inbox->waiting || inbox->ready_first != inbox->ready_end ||
-        inbox->held)
+    if (inbox->ring_count != 1 || inbox->waiting || inbox->ready_end != 0 || inbox->held ||
+        inbox->unsettled)
         return;
     struct shmring_consumer *ring = inbox->rings[0];
     if (ring->open_first == ring->open_end && ring->retired_count == 0 &&
         ring->in_service_from == 0)
         inbox->only = ring;
+}
+
+static struct shmring_open *open_of(struct shmring_inbox *inbox, const struct shmring_ready *one)
+{
+    struct shmring_consumer *consumer = inbox->rings[one->ring];
+    return (one->index & READY_RETIRED) != 0 ? &consumer->retired[one->index & ~READY_RETIRED]
+                                             : &consumer->open[one->index];
+}
+
+/* The message in hand is not to be delivered again; head stays where it is until the next call. */
+static void drop_hand(struct shmring_inbox *inbox)
+{
+    if (inbox->in_hand)
+        open_of(inbox, &inbox->ready[inbox->ready_first - 1])->state = SHMRING_OPEN_DONE;
+    inbox->in_hand = 0;
 }
 
 int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
@@ -60,7 +76,7 @@ int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *cons
     inbox->ready_needed += (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
     if (consumer->body_bytes > inbox->body_bytes_max)
         inbox->body_bytes_max = consumer->body_bytes;
-    choose_path(inbox);
+    shmring_inbox_choose_path(inbox);
     return SHMRING_OK;
 }
 
@@ -71,6 +87,7 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
         at++;
     if (at == inbox->ring_count)
         return;
+    drop_hand(inbox);
     /* What a look had put in order refers to rings by index: forget the look, its slots stay
      * open. */
     for (uint32_t r = 0; r < inbox->ring_count; r++)
@@ -79,15 +96,16 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
                 inbox->rings[r]->open[i].state = SHMRING_OPEN_UNRESOLVED;
     inbox->ready_first = inbox->ready_end = 0;
     inbox->waiting = 0;
+    shmring_watches_reset(inbox);
     inbox->rings[at] = inbox->rings[--inbox->ring_count];
     inbox->ready_needed -= (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
-    choose_path(inbox);
+    shmring_inbox_choose_path(inbox);
 }
 
 void shmring_inbox_hold(struct shmring_inbox *inbox, bool held)
 {
     inbox->held = held;
-    choose_path(inbox);
+    shmring_inbox_choose_path(inbox);
 }
 
 /* ---- one slot ------------------------------------------------------------------------------- */
@@ -178,7 +196,7 @@ static int check_stamp(struct shmring_inbox *inbox, uint32_t r, struct shmring_o
 
 /* ---- the look ------------------------------------------------------------------------------- */
 
-static int reserve(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
+static int reserve(struct shmring_consumer *consumer)
 {
     if (consumer->open == NULL) {
         consumer->open = calloc(consumer->capacity, sizeof *consumer->open);
@@ -186,7 +204,12 @@ static int reserve(struct shmring_inbox *inbox, struct shmring_consumer *consume
         if (consumer->open == NULL || consumer->retired == NULL)
             return -ENOMEM;
     }
-    uint32_t needed = inbox->ready_needed;
+    return SHMRING_OK;
+}
+
+static int reserve_ready(struct shmring_inbox *inbox)
+{
+    uint32_t needed = inbox->ready_needed + inbox->watch_count;
     if (needed > inbox->ready_capacity) {
         struct shmring_ready *grown = realloc(inbox->ready, needed * sizeof *grown);
         if (grown == NULL)
@@ -212,7 +235,7 @@ static void compact(struct shmring_consumer *consumer)
 static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
 {
     struct shmring_consumer *consumer = inbox->rings[r];
-    int result = reserve(inbox, consumer);
+    int result = reserve(consumer);
     if (result)
         return result;
     compact(consumer);
@@ -273,8 +296,8 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
 }
 
 /* By stamp. Equal stamps are of transactions that went on at the same time, or of one: multicasts
- * go by who sent them, the same everywhere, and what shares a stamp and a sender as it was
- * claimed. */
+ * go by who sent them, the same everywhere, behind them what else that one's transaction ended, and
+ * deaths last; what shares a stamp and a sender as it was claimed. */
 static bool comes_after(const struct shmring_ready *a, const struct shmring_ready *b)
 {
     if (a->stamp != b->stamp)
@@ -337,6 +360,9 @@ static int gather(struct shmring_inbox *inbox)
 {
     inbox->ready_first = inbox->ready_end = 0;
     inbox->waiting = 0;
+    int result = reserve_ready(inbox);
+    if (result)
+        return result;
     for (uint32_t r = 0; r < inbox->ring_count; r++) {
         struct shmring_consumer *consumer = inbox->rings[r];
         uint32_t open_count = consumer->open_end;
@@ -347,7 +373,7 @@ static int gather(struct shmring_inbox *inbox)
                 retired ? &consumer->retired[index] : &consumer->open[index];
             if (open->state != SHMRING_OPEN_HAPPENED)
                 continue;
-            int result = check_stamp(inbox, r, open);
+            result = check_stamp(inbox, r, open);
             if (result) {
                 inbox->ready_end = 0; /* half a gathering is none: the next look reads all again */
                 return result;
@@ -364,6 +390,7 @@ static int gather(struct shmring_inbox *inbox)
                 .index = index | (retired ? READY_RETIRED : 0)};
         }
     }
+    shmring_watches_gather(inbox);
     if (sort_ready(inbox->ready, inbox->ready_end))
         inbox->counts.reordered++;
     return SHMRING_OK;
@@ -386,28 +413,62 @@ static bool settle(struct shmring_inbox *inbox)
             settled &= consumer->retired[i].state != SHMRING_OPEN_PENDING;
         }
     }
-    return settled;
+    return shmring_watches_settle(inbox) && settled;
+}
+
+static int collect(struct shmring_inbox *inbox, uint32_t ring, uint64_t flags)
+{
+    return inbox->collect != NULL ? inbox->collect(inbox, ring, flags, inbox->collect_context)
+                                  : SHMRING_OK;
+}
+
+/* What has been said to have ended is watched from here on. What `collect` fails to take in, it is
+ * asked to take in again. */
+static int look_at_flags(struct shmring_inbox *inbox, uint32_t r)
+{
+    struct shmring_consumer *consumer = inbox->rings[r];
+    uint64_t *flags = &consumer->control->flags;
+    /* SYNC N2 acquire, then exchange acq_rel, pairs with N8: after t0, as N1. The flag is taken
+     * first, then the words are read: the other way round what is set in between is lost. */
+    if (shmring_load_acquire(flags) != 0)
+        consumer->flags_taken |= shmring_exchange_acq_rel(flags, 0);
+    if (consumer->flags_taken == 0)
+        return SHMRING_OK;
+    int result = collect(inbox, r, consumer->flags_taken);
+    if (result)
+        inbox->unsettled |= UNSETTLED_LOOK;
+    else
+        consumer->flags_taken = 0;
+    return result;
 }
 
 static int look(struct shmring_inbox *inbox)
 {
     inbox->counts.looks++;
+    shmring_watches_compact(inbox);
     inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
     /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a
      * death with a lower stamp is found pending or later. */
-    inbox->death_seen = shmring_load_acquire(inbox->death);
+    uint64_t death = shmring_load_acquire(inbox->death);
+    if (death != inbox->death_seen) {
+        int result = collect(inbox, UINT32_MAX, death);
+        if (result)
+            return result;
+        inbox->death_seen = death;
+    }
     for (uint32_t r = 0; r < inbox->ring_count; r++) {
-        struct shmring_consumer *consumer = inbox->rings[r];
-        /* SYNC N2 acquire, pairs with the exchange or store by which a flag is set: after t0, as
-         * N1. */
-        consumer->flags_seen = shmring_load_acquire(&consumer->control->flags);
-        int result = look_at_ring(inbox, r);
+        int result = look_at_flags(inbox, r);
+        if (result == SHMRING_OK)
+            result = look_at_ring(inbox, r);
         if (result)
             return result;
     }
+    shmring_watches_read(inbox);
     if (!settle(inbox)) {
         inbox->waiting = 1;
         inbox->counts.look_waits++;
+        inbox->counts.rings_waits += inbox->ring_count > 1;
+        inbox->counts.notice_waits += shmring_watches_pending(inbox);
         return SHMRING_OK;
     }
     return gather(inbox);
@@ -427,26 +488,52 @@ static void tell(struct shmring_inbox *inbox, uint32_t r, uint64_t stamp, bool m
     message->ring = r;
 }
 
-static int deliver_ready(struct shmring_inbox *inbox, struct shmring_message *message)
+static int deliver_notice(struct shmring_inbox *inbox, const struct shmring_ready *one,
+                          struct shmring_message *message)
 {
-    const struct shmring_ready one = inbox->ready[inbox->ready_first++];
-    struct shmring_consumer *consumer = inbox->rings[one.ring];
-    bool retired = (one.index & READY_RETIRED) != 0;
-    struct shmring_open *open =
-        retired ? &consumer->retired[one.index & ~READY_RETIRED] : &consumer->open[one.index];
+    struct shmring_watch *watch = &inbox->watches[one->index & ~READY_WATCH];
+    watch->state = WATCH_DONE;
+    inbox->notice_kind = watch->kind;
+    inbox->notice_cookie = watch->cookie;
+    message->bits = 0;
+    message->grant = message->sender = message->length = 0;
+    tell(inbox, 0, one->stamp, true, message);
+    inbox->counts.notices++;
+    return SHMRING_NOTICE;
+}
+
+static int deliver_message(struct shmring_inbox *inbox, const struct shmring_ready *one,
+                           struct shmring_message *message)
+{
+    struct shmring_consumer *consumer = inbox->rings[one->ring];
+    struct shmring_open *open = open_of(inbox, one);
     uint64_t position = open->position;
     uint64_t header = shmring_consumer_header(consumer, position);
-    open->state = SHMRING_OPEN_DONE;
     int result = header >> SHMRING_POSITION_SHIFT == position
                      ? shmring_consumer_copy(consumer, position, header, message)
                      : SHMRING_E_CORRUPT; /* rewritten after it was read as written */
-    if (result)
-        return trouble(inbox, one.ring, 0, result);
+    if (result) {
+        open->state = SHMRING_OPEN_DONE;
+        return trouble(inbox, one->ring, 0, result);
+    }
     bool multicast = (header & SHMRING_CLASS_MASK) == SHMRING_CLASS_MULTICAST;
-    tell(inbox, one.ring, one.stamp, multicast, message);
-    if (position + 1 - consumer->head >= consumer->publish_every)
-        shmring_consumer_publish_head(consumer, true);
+    tell(inbox, one->ring, one->stamp, multicast, message);
+    inbox->in_hand = 1;
     return SHMRING_OK;
+}
+
+static int deliver_ready(struct shmring_inbox *inbox, struct shmring_message *message)
+{
+    const struct shmring_ready *one = &inbox->ready[inbox->ready_first++];
+    int result = (one->index & READY_WATCH) != 0 && one->ring == UINT32_MAX
+                     ? deliver_notice(inbox, one, message)
+                     : deliver_message(inbox, one, message);
+    const struct shmring_ready *next = one + 1;
+    if ((result == SHMRING_OK || result == SHMRING_NOTICE) &&
+        inbox->ready_first != inbox->ready_end && next->ring == UINT32_MAX &&
+        next->stamp == one->stamp && one->tie >> 32 == next->tie >> 32 && next->tie != UINT64_MAX)
+        message->bits |= SHMRING_HEADER_MORE; /* of the same transaction */
+    return result;
 }
 
 /* Retired indices whose message is delivered go back, once no ready entry refers to them. */
@@ -460,7 +547,34 @@ static void end_look(struct shmring_inbox *inbox)
                 shmring_consumer_return_to_service(consumer, i, &inbox->counts);
         shmring_consumer_publish_head(consumer, false);
     }
-    choose_path(inbox);
+    shmring_inbox_choose_path(inbox);
+}
+
+/* What was delivered by the call before is dealt with now. */
+static void deal_with_hand(struct shmring_inbox *inbox)
+{
+    if (inbox->in_hand) {
+        const struct shmring_ready *one = &inbox->ready[inbox->ready_first - 1];
+        struct shmring_consumer *consumer = inbox->rings[one->ring];
+        uint64_t position = open_of(inbox, one)->position;
+        drop_hand(inbox);
+        if (position + 1 - consumer->head >= consumer->publish_every)
+            shmring_consumer_publish_head(consumer, true);
+    }
+    if (inbox->ready_end != 0 && inbox->ready_first == inbox->ready_end)
+        end_look(inbox);
+}
+
+/* What is not watched any more is not told. */
+static void skip_unwatched(struct shmring_inbox *inbox)
+{
+    while (inbox->ready_first != inbox->ready_end) {
+        const struct shmring_ready *one = &inbox->ready[inbox->ready_first];
+        if (one->ring != UINT32_MAX ||
+            inbox->watches[one->index & ~READY_WATCH].state != WATCH_DONE)
+            return;
+        inbox->ready_first++;
+    }
 }
 
 /* With one ring: a unicast at the front may go at once, if nothing that was passed over has been
@@ -484,13 +598,20 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
         if (shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
             return SHMRING_E_EMPTY;
     }
+    if (inbox->unsettled)
+        return SHMRING_E_EMPTY;
     if (consumer->in_service_from != 0 && /* Relaxed: this thread wrote it. */
         next < shmring_load_relaxed(&consumer->resume[next & consumer->mask]))
         return SHMRING_E_EMPTY;
     /* Relaxed: R6 keeps both later than the header, which is all that matters (N3). */
-    if (shmring_load_relaxed(&consumer->control->flags) != consumer->flags_seen ||
+    if (shmring_load_relaxed(&consumer->control->flags) != 0 ||
         shmring_load_relaxed(inbox->death) != inbox->death_seen)
         return SHMRING_E_EMPTY;
+    /* What lies before it has been dealt with, it itself has not. */
+    if (next - consumer->head >= consumer->publish_every) {
+        shmring_consumer_publish_head(consumer, true);
+        shmring_inbox_choose_path(inbox); /* the last index may have gone back into service */
+    }
     if (shmring_consumer_copy(consumer, next, header, message))
         return trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
     if (consumer->foreign && message->stamp > inbox->look_t0) {
@@ -500,16 +621,14 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
     }
     tell(inbox, 0, message->stamp, false, message);
     consumer->next = next + 1;
-    if (next + 1 - consumer->head >= consumer->publish_every) {
-        shmring_consumer_publish_head(consumer, true);
-        choose_path(inbox); /* the last index may have gone back into service */
-    }
     return SHMRING_OK;
 }
 
 /* True when some front slot is written: only then is a look worth its clock and its tails. */
 static bool something_to_see(struct shmring_inbox *inbox)
 {
+    if (inbox->unsettled)
+        return true;
     for (uint32_t r = 0; r < inbox->ring_count; r++) {
         struct shmring_consumer *ring = inbox->rings[r];
         for (uint64_t i = 0; i < 2; i++)
@@ -519,7 +638,7 @@ static bool something_to_see(struct shmring_inbox *inbox)
         /* Something is known to stand open: tail is read each time until it is settled. */
         if (ring->open_first != ring->open_end || ring->retired_count != 0)
             return true;
-        if (shmring_load_relaxed(&ring->control->flags) != ring->flags_seen) /* Relaxed: a hint. */
+        if (shmring_load_relaxed(&ring->control->flags) != 0) /* Relaxed: a hint. */
             return true;
     }
     /* Relaxed: a hint, what it means is for the look. */
@@ -532,9 +651,11 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
     *count = 0;
     if (inbox->waiting || inbox->ready_first != inbox->ready_end)
         return SHMRING_E_FULL; /* a look is under way: its entries must not move */
-    int result = reserve(inbox, consumer);
+    int result = reserve(consumer);
     if (result)
         return result;
+    drop_hand(inbox);
+    inbox->ready_first = inbox->ready_end = 0;
     compact(consumer);
     /* SYNC R7 acquire, as in look_at_ring. */
     uint64_t tail = shmring_load_acquire(&consumer->control->tail);
@@ -557,7 +678,7 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
             *count < room)
             positions[(*count)++] = position;
     }
-    choose_path(inbox);
+    shmring_inbox_choose_path(inbox);
     return SHMRING_OK;
 }
 
@@ -568,59 +689,50 @@ int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message 
         return SHMRING_E_FORKED; /* the caller keeps the inbox where a fork wipes it */
     if (shmring_unlikely(inbox->held))
         return SHMRING_E_HELD;
+    deal_with_hand(inbox);
     for (int looked = 0;; looked++) {
-        if (inbox->ready_first != inbox->ready_end) {
-            int result = deliver_ready(inbox, message);
-            if (inbox->ready_first == inbox->ready_end)
-                end_look(inbox);
-            return result;
+        if (inbox->unsettled & UNSETTLED_ANEW) {
+            inbox->unsettled = UNSETTLED_LOOK;
+            inbox->waiting = 0;
+            end_look(inbox); /* what it had put in order stays open, and what it waited for */
         }
+        skip_unwatched(inbox);
+        if (inbox->ready_first != inbox->ready_end)
+            return deliver_ready(inbox, message);
         if (inbox->waiting) {
             if (!settle(inbox))
                 return SHMRING_E_EMPTY;
             int result = gather(inbox);
             if (result)
                 return result;
-            if (inbox->ready_first == inbox->ready_end)
+            if (inbox->ready_end == 0)
                 end_look(inbox);
             continue;
         }
+        if (inbox->ready_end != 0)
+            end_look(inbox); /* nothing of it is watched any more */
         if (inbox->ring_count == 1) {
             int result = take_in_place(inbox, message);
             if (result != SHMRING_E_EMPTY)
                 return result;
         }
-        if (looked >= 2 || inbox->ring_count == 0)
+        if (looked >= 2 || (inbox->ring_count == 0 && !something_to_see(inbox)))
             return SHMRING_E_EMPTY;
         /* With one plain ring take has counted this call already. */
         uint64_t calls = inbox->only != NULL ? inbox->empty_count : ++inbox->empty_count;
         if (!exact && calls % SHMRING_EMPTY_LOOK != 0 && !something_to_see(inbox))
             return SHMRING_E_EMPTY;
         int result = look(inbox);
-        if (result)
+        if (result) {
+            shmring_inbox_choose_path(inbox); /* what it has found stands open */
             return result;
-        if (!inbox->waiting && inbox->ready_first == inbox->ready_end) {
+        }
+        if (!inbox->waiting && inbox->ready_end == 0) {
             end_look(inbox);
             /* Once more: what was stamped while the look went on is delivered by the next one. */
             if (looked == 1 || !something_to_see(inbox))
                 return SHMRING_E_EMPTY;
         }
-        choose_path(inbox);
+        shmring_inbox_choose_path(inbox);
     }
-}
-
-int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
-                        const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
-                        uint32_t owner_id, uint64_t stamp, uint64_t cookie)
-{
-    /* SYNC N5 acquire, pairs with N4: comes with the look that reads what is watched. */
-    (void)inbox, (void)kind, (void)word, (void)commits, (void)commit_words, (void)owner_id;
-    (void)stamp, (void)cookie;
-    return -ENOSYS;
-}
-
-void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
-                           uint64_t cookie)
-{
-    (void)inbox, (void)kind, (void)cookie;
 }

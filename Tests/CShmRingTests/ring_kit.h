@@ -124,6 +124,12 @@ static inline uint64_t *kit_commit_words(const struct kit_sender *sender)
     return (uint64_t *)(void *)((uint8_t *)sender->outbox.base + sizeof(struct shmring_outbox));
 }
 
+static inline uint64_t *kit_release_words(const struct kit_sender *sender)
+{
+    uint8_t *base = sender->outbox.base;
+    return (uint64_t *)(void *)(base + shmring_outbox_release_offset(sender->lanes));
+}
+
 static inline void kit_introduce(struct kit_ring *ring, uint32_t index,
                                  const struct kit_sender *sender)
 {

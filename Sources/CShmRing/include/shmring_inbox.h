@@ -61,7 +61,7 @@ struct shmring_consumer {
     uint64_t publish_every; /* head is published each eighth of a lap */
     uint64_t next;          /* no position from here on was looked at */
     uint64_t head;          /* as last published */
-    uint64_t flags_seen;
+    uint64_t flags_taken; /* and not collected yet */
     uint32_t slot_shift, body_bytes, ring_id;
     uint32_t foreign;         /* of another trust domain: stamps are checked */
     uint64_t in_service_from; /* from this head on no index is out of service any more */
@@ -142,7 +142,7 @@ struct shmring_inbox {
     struct shmring_watch *watches;
     uint32_t watch_count, watch_capacity;
     uint32_t in_hand;     /* ready[ready_first - 1] is a message not dealt with yet */
-    uint32_t unsettled;   /* SHMRING_UNSETTLED_...: what must be looked at before a plain slot */
+    uint32_t unsettled;   /* what must be looked at before a plain slot is delivered in place */
     uint32_t notice_kind; /* with SHMRING_NOTICE: an enum shmring_watch_kind, */
     uint64_t notice_cookie; /* and what it was watched with */
     /* Called by a look that has taken ring r's flags (an exchange; flags != 0), or has seen the
@@ -351,10 +351,13 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
     }
     /* SYNC N3 relaxed (ordered by R6), pairs with the setting of a flag and with B5: read later
      * than the header. What was released or dead before the message was sent has changed by now. */
-    uint64_t changed = shmring_load_relaxed(&ring->control->flags) ^ ring->flags_seen;
+    uint64_t changed = shmring_load_relaxed(&ring->control->flags);
     changed |= shmring_load_relaxed(inbox->death) ^ inbox->death_seen;
     if (shmring_unlikely((changed | ring->foreign) != 0))
         return shmring_inbox_take_slow(inbox, message, false);
+    /* What lies before it has been dealt with, it itself has not. */
+    if (shmring_unlikely(next - ring->head >= ring->publish_every))
+        shmring_consumer_publish_head(ring, true);
     if (shmring_unlikely(shmring_consumer_copy(ring, next, header, message)))
         return shmring_inbox_take_slow(inbox, message, false);
     if (shmring_likely(message->stamp > inbox->last_stamp))
@@ -366,8 +369,6 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
     inbox->streak = inbox->empty_run <= 8 ? inbox->streak + 1 : 0;
     inbox->empty_run = 0;
     ring->next = next + 1;
-    if (shmring_unlikely(next + 1 - ring->head >= ring->publish_every))
-        shmring_consumer_publish_head(ring, true);
     return SHMRING_OK;
 }
 
