@@ -45,10 +45,27 @@ public struct Node: ~Copyable, @unchecked Sendable {
     // @unchecked: the release is handed to the peer's own domain under a lock.
     /// Names the node in messages and lists.
     public let id: NodeID
-    let core: PeerCore
+    /// Keeps the tables alive: retained by the node, released by deinit and detach.
+    private let core: Unmanaged<PeerCore>
+
+    init(id: NodeID, core: PeerCore) {
+        self.id = id
+        self.core = .passRetained(core)
+    }
 
     /// Releases the node now.
     public consuming func release() {}
 
-    deinit { core.releaseNode(id) }
+    /// Somebody else releases it.
+    consuming func detach() -> NodeID {
+        let id = id
+        core.release()
+        discard self
+        return id
+    }
+
+    deinit {
+        core._withUnsafeGuaranteedRef { $0.releaseNode(id) }
+        core.release()
+    }
 }

@@ -12,10 +12,7 @@ extension Broker {
         guard let holder = peers[PeerID(rawValue: body.holder)], holder.isAlive else {
             throw .refuse(Bus1Error(.nodeReleased, "grant a node"))
         }
-        let isNear =
-            holder.process === peer.process || holder.domainByUser == peer.domainByUser
-            || peer.introduced.contains(holder.id)
-        guard isNear else { throw .refuse(Bus1Error(.denied, "grant a node")) }
+        guard isNear(holder, to: peer) else { throw .refuse(Bus1Error(.denied, "grant a node")) }
         try checkQueue(of: holder)
         introduce(peer, holder) { [self] error in
             if let error { return refuse(message, from: peer, error) }

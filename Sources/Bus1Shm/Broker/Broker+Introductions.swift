@@ -159,18 +159,24 @@ extension Broker {
     }
 
     /// A peer that passes a handle on asks first: the node's owner and the new holder must know each
-    /// other. Both know the asker. What it costs is charged to their rings' owners as always; that
+    /// other. Both know the asker, or are it, or near to it. What it costs is charged to their rings' owners as always; that
     /// the asker may pass the handle on is for the owner to check, when the hand-over comes.
     func introduceOthers(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         let body = try whole(message, PairBody.self)
         let pair = [PeerID(rawValue: body.first), PeerID(rawValue: body.second)]
-        guard pair.allSatisfy({ $0 == peer.id || peer.introduced.contains($0) }),
-            let first = peers[pair[0]], let second = peers[pair[1]]
+        guard let first = peers[pair[0]], let second = peers[pair[1]],
+            [first, second].allSatisfy({ isNear($0, to: peer) })
         else { throw .refuse(Bus1Error(.nodeReleased, "introduce peers")) }
         introduce(first, second) { [self] error in
             if let error { return refuse(message, from: peer, error) }
             answer(message, from: peer, EmptyBody())
         }
+    }
+
+    /// Whether a peer may know another: it is of the same process or trust domain, or introduced.
+    func isNear(_ other: BrokerPeer, to peer: BrokerPeer) -> Bool {
+        other.process === peer.process || other.domainByUser == peer.domainByUser
+            || peer.introduced.contains(other.id)
     }
 
     /// Tells each of the two about the other, then goes on with what needed it.

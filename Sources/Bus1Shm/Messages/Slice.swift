@@ -57,6 +57,13 @@ public struct Slice: ~Copyable, @unchecked Sendable {
         return raw
     }
 
+    /// The same, for somebody who ends it in the pool, and releases the pool.
+    consuming func takeRawAndPool() -> (shmring_slice, Unmanaged<SlicePool>) {
+        let (raw, pool) = (raw, pool)
+        discard self
+        return (raw, pool)
+    }
+
     /// It was sent: the loan is ended by the sender, on its own thread.
     consuming func end() {
         pool._withUnsafeGuaranteedRef { $0.end(raw) }

@@ -12,13 +12,14 @@ import CShmRing
 // stands in the order of the bus (Sources/CShmRing/inbox.c), never before.
 
 /// Grant numbers that name no node. In a slot's route.
+@usableFromInline
 enum ReservedGrant {
     /// The link's socket has something to read. No body.
-    static let readSocket: UInt32 = .max
+    @inlinable static var readSocket: UInt32 { .max }
     /// The body is a sequence of `ControlRecord`.
-    static let control: UInt32 = .max - 1
+    @inlinable static var control: UInt32 { .max - 1 }
     /// Never sent: the handle that has it must be bound first (``ControlRecord/Kind/bind``).
-    static let unbound: UInt32 = .max - 2
+    @inlinable static var unbound: UInt32 { .max - 2 }
 
     /// Numbers from here on are reserved.
     static let first: UInt32 = .max - 15

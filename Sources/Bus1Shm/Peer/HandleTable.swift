@@ -57,7 +57,9 @@ final class HandleTable: @unchecked Sendable {
         let id = bus1_sys_unique() << Self.indexBits | UInt64(free)
         (base + Int(free)).initialize(
             to: HandleEntry(
-                id: id, token: token, producer: link.producer, dead: link.dead,
+                id: id, token: token,
+                producer: grant == ReservedGrant.unbound ? NoRoom.producer : link.producer,
+                dead: link.dead,
                 released: link.releaseWord(word), grant: grant, link: UInt32(index), key: key,
                 word: word))
         return HandleID(rawValue: id)

@@ -104,6 +104,10 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         }
         let producer = try state.producer(entry)
         var stamp: UInt64 = 0
+        // Relaxed: see LaneState.bind.
+        if shmring_load_relaxed_u32(entry.pointer(to: \.grant)!) == ReservedGrant.unbound {
+            guard try state.bind(entry) else { return nil }
+        }
         guard count <= Int(producer.pointee.body_bytes) else {
             return try state.sendLong(bytes, count, entry).map { Stamp(rawValue: $0) }
         }

@@ -18,6 +18,11 @@ final class LaneState {
     /// Room for a payload of several pieces that fits a slot.
     let gathered = UnsafeMutableRawPointer.allocate(
         byteCount: Int(SHMRING_SLOT_BYTES_MAX), alignment: 8)
+    /// Room for the bodies of one transaction, `bodyStride` apart, kept.
+    var bodies = UnsafeMutableRawPointer.allocate(byteCount: bodyStride, alignment: 8)
+    var bodyCount = 1
+    /// Slices that were copied because handles had no room beside them in the slot.
+    var copiesForRecords: UInt64 = 0
     private let quotaBytes: Int
     /// The core's handle table, which never moves.
     private let handlesBase: UnsafeMutablePointer<HandleEntry>
@@ -66,7 +71,12 @@ final class LaneState {
         -> UnsafeMutablePointer<shmring_producer>
     {
         guard number != 0 else { return entry.pointee.producer }
-        let index = Int(entry.pointee.link)
+        return try laneProducer(at: Int(entry.pointee.link))
+    }
+
+    /// This lane's way into the ring behind a link.
+    func laneProducer(at index: Int) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
+        if number == 0, let link = core.link(at: index) { return link.producer }
         if index < producers.count, let producer = producers[index] { return producer }
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
@@ -244,6 +254,7 @@ final class LaneState {
 
     deinit {
         gathered.deallocate()
+        bodies.deallocate()
         for (index, producer) in producers.enumerated() {
             guard let producer else { continue }
             core.link(at: index)?.forget(producer)

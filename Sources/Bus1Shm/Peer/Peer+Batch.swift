@@ -27,7 +27,10 @@ extension Peer {
         var batch = shmring_batch()
         let result = shmring_batch_begin(producer, UInt64(wanted), &batch)
         guard result == 0 else {
-            if result == Int32(SHMRING_E_FULL.rawValue) { return 0 }
+            if result == Int32(SHMRING_E_FULL.rawValue) {
+                guard try bindLate(handle.entry) else { return 0 }
+                return try trySend(eachOf: bytes, byteCount: byteCount, to: handle)
+            }
             throw Bus1Error.send(result)
         }
         let base = bytes.withUnsafeBytes { $0.baseAddress.unsafelyUnwrapped }

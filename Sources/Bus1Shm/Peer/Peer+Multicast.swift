@@ -52,7 +52,7 @@ extension LaneState {
             }
         }
         while legs.count < handles.count { legs.append(shmring_leg()) }
-        let isShort = try fillLegs(handles, bytes.byteCount)
+        let isShort = try fillLegs(handles, bytes.byteCount, until: deadline)
         if isShort {
             return try bytes.withUnsafeBytes { buffer throws(Bus1Error) in
                 for i in handles.indices {
@@ -67,10 +67,16 @@ extension LaneState {
     }
 
     /// True when the payload fits a slot of every destination.
-    private func fillLegs(_ handles: Span<HandleID>, _ byteCount: Int) throws(Bus1Error) -> Bool {
+    private func fillLegs(
+        _ handles: Span<HandleID>, _ byteCount: Int, until deadline: Deadline
+    ) throws(Bus1Error) -> Bool {
         var isShort = true
         for i in handles.indices {
             let entry = try usableEntry(handles[i])
+            while try !bind(entry) {
+                guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "bind a handle") }
+                shmring_pause()
+            }
             let producer = try producer(entry)
             legs[i].producer = producer
             legs[i].grant = entry.pointee.grant
@@ -155,17 +161,23 @@ extension LaneState {
             }
             guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send to several nodes") }
             attempt += 1
-            let producer = legs[Int(failed)].producer!
             // A dead receiver makes no more room: every destination is looked at anew.
             for i in handles.indices { _ = try usableEntry(handles[i]) }
-            // Two that get into each other's way meet again at different times.
-            for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
-            if attempt > 16 {
-                _ = shmring_producer_wait(
-                    producer, producer.pointee.capacity,
-                    Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
-            }
+            backOff(attempt, legs[Int(failed)].producer, until: deadline)
         }
+    }
+
+    /// Lets others go first after an attempt that found a ring full; waits for room after some.
+    func backOff(
+        _ attempt: UInt64, _ producer: UnsafeMutablePointer<shmring_producer>,
+        until deadline: Deadline
+    ) {
+        // Two that get into each other's way meet again at different times.
+        for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
+        guard attempt > 16 else { return }
+        _ = shmring_producer_wait(
+            producer, producer.pointee.capacity,
+            Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
     }
 
     private func stampNoise(_ attempt: UInt64) -> UInt64 {

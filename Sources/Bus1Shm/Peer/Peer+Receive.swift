@@ -174,12 +174,12 @@ extension PeerCore {
         }
         guard case .found(let number, let grant) = search else {
             if case .unknown = search { refused += 1 }
-            dropSlice(of: cell)
+            drop(cell)
             return nil
         }
         shmring_cell_fill(cell, grant.node, grant.tag, grant.uid, grant.pid)
-        if shmring_message_is_slice(message) {
-            guard try resolveSlice(of: cell) else {
+        if !shmring_message_is_plain(message) {
+            guard try resolve(cell) else {
                 refused += 1
                 return nil
             }
@@ -193,6 +193,26 @@ extension PeerCore {
         }
         useGrant(number, at: message.pointee.stamp)
         return Message(cell: cell)
+    }
+
+    /// Finds what the message consists of beside its slot. False: it is malformed.
+    private func resolve(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
+        let message = shmring_cell_message(cell)!
+        guard shmring_message_is_attached(message) else { return try resolveSlice(of: cell) }
+        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring) else {
+            return false
+        }
+        return try resolveAttachments(of: cell, from: link)
+    }
+
+    /// The message goes nowhere: its sender gets slices back, and owners the rights in it.
+    private func drop(_ cell: UnsafeMutablePointer<shmring_cell>) {
+        let message = shmring_cell_message(cell)!
+        guard shmring_message_is_attached(message) else { return dropSlice(of: cell) }
+        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring) else {
+            return
+        }
+        dropAttachments(of: cell, from: link)
     }
 
     /// The inbox met a sender that it does not know: the broker told of it before, or it is nobody.

@@ -83,7 +83,9 @@ extension Peer {
         let result = shmring_producer_send(
             producer, hot.pointee.clock, entry.pointee.grant, 0, bytes, UInt64(count), &stamp)
         if _fastPath(result == 0) { return Stamp(rawValue: stamp) }
-        if result == Int32(SHMRING_E_FULL.rawValue) { return nil }
+        if result == Int32(SHMRING_E_FULL.rawValue) {
+            return try trySendUnbound(bytes: bytes, count, entry, id)
+        }
         throw Bus1Error.send(result)
     }
 
@@ -136,6 +138,7 @@ extension Peer {
         _ value: T, grantsBeyond distance: UInt32, to handle: borrowing Handle
     ) throws(Bus1Error) {
         var value = value
+        _ = try core.laneState.bind(handle.entry)
         let producer = try usableProducer(handle.entry, handle.id)
         var stamp: UInt64 = 0
         let result = shmring_producer_send(

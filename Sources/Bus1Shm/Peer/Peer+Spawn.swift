@@ -7,7 +7,8 @@ extension Peer {
     ///
     /// - Parameters:
     ///   - path: of the program; not searched for.
-    ///   - giving: handles of this peer, which it keeps. 32 at most.
+    ///   - giving: handles of this peer, which it keeps, 32 at most: to own nodes, looked up, inherited
+    ///     or given directly; those that came in messages are sent in messages.
     /// - Throws: `noSuchHandle`, `tooLarge`, `system` when the program can't be started.
     public func spawn(
         _ path: String, _ arguments: [String] = [], giving handles: [HandleID] = []
@@ -19,8 +20,15 @@ extension Peer {
             guard let link = core.link(at: Int(entry.pointee.link)) else {
                 throw core.noSuchHandleToSend
             }
+            if link.peer == core.ownPeer {
+                contents.append(try core.setAside(entry.pointee.grant, of: link))
+                continue
+            }
+            let number = entry.pointee.key.number
             contents.append(
-                .held(owner: link.peer, number: GrantNumber(rawValue: entry.pointee.grant)))
+                .held(
+                    owner: link.peer,
+                    number: GrantNumber(rawValue: number == 0 ? entry.pointee.grant : number)))
         }
         let ticket = try core.connection.makeTicket(contents, until: .after(.seconds(10)))
         var pid: Int32 = 0

@@ -111,7 +111,8 @@ public struct Peer: ~Copyable {
     ///
     /// - Throws: `overQuota` when the peer holds as many handles as it may.
     public func makeHandle(to node: borrowing Node) throws(Bus1Error) -> Handle {
-        let id = try core.grant(node.id, to: core)
+        try core.requireOpen("make a handle")
+        let id = try core.makeOwnHandle(node.id)
         guard let handle = adopt(id) else { throw Bus1Error(.nodeReleased, "make a handle") }
         return handle
     }
@@ -121,6 +122,18 @@ public struct Peer: ~Copyable {
     public func give(_ node: borrowing Node, to other: borrowing Peer) throws(Bus1Error) -> HandleID
     {
         try core.grant(node.id, to: other.core)
+    }
+
+    /// Hands copies of handles that this peer holds to another peer of this process, which may be this
+    /// one: each a handle of its own, in their order. All or none. Blocks until the broker has
+    /// introduced the other to the nodes' owners, the first time.
+    ///
+    /// - Throws: `noSuchHandle` or `nodeReleased` when one of them can't be given, `overQuota`,
+    ///   `timedOut`: nothing has changed then.
+    ///
+    /// *Corresponds to `bus1_cmd_transfer`.*
+    public func give(_ ids: [HandleID], to other: borrowing Peer) throws(Bus1Error) -> [HandleID] {
+        try core.give(ids, to: other.core)
     }
 
     /// Takes a handle over that the peer holds under this identifier: undoes ``Handle/detach()``. nil when the peer

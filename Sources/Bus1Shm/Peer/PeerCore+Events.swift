@@ -113,8 +113,15 @@ extension PeerCore {
         // What the broker made is known to its owner by the broker's number until it is bound.
         let key = GrantKey(
             granter: 0, number: grant.number.isMadeByBroker ? grant.number.rawValue : 0)
-        return handles.add(
-            links[index], at: index, grant: grant.number.rawValue, word: grant.word, key: key)
+        guard grant.number.isMadeByBroker else {
+            return handles.add(
+                links[index], at: index, grant: grant.number.rawValue, word: grant.word, key: key)
+        }
+        let id = handles.add(
+            links[index], at: index, grant: ReservedGrant.unbound, word: grant.word, key: key)
+        // At once, if there is room, so that the first message need not.
+        if let id, let entry = handles.entry(id) { _ = try? laneState.bind(entry) }
+        return id
     }
 
     /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.

@@ -62,6 +62,15 @@ extension PeerCore {
         }
     }
 
+    /// The same by its key: the record that binds it may not have been received yet.
+    func nodeID(of key: GrantKey, by link: Link) -> NodeID? {
+        nodes.withLock { table in
+            table.unboundGrant(key, link: link.index).map {
+                NodeID(rawValue: table.node(of: $0))
+            }
+        }
+    }
+
     /// The owner's number of what the link's peer calls by this one.
     private func grant(named number: UInt32, _ link: Link, ring: UInt32, in table: NodeTable)
         -> UInt32?
@@ -136,7 +145,9 @@ extension PeerCore {
 
     /// Applies a control message, where it stands in the order.
     func applyControl(_ message: UnsafeMutablePointer<shmring_message>) {
-        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring) else {
+        let (sender, ring) = (message.pointee.sender, message.pointee.ring)
+        if link(sender: sender, ring: ring) == nil { try? readAllEvents() }
+        guard let link = link(sender: sender, ring: ring) else {
             refused += 1
             return
         }

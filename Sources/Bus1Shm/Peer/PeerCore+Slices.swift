@@ -73,6 +73,14 @@ extension PeerCore {
         return Int(sender) < senders.count ? senders[Int(sender)] : nil
     }
 
+    /// The slice that is the whole of a message.
+    func resolveSlice(of cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
+        guard let reference = reference(in: UnsafePointer(shmring_cell_message(cell)!)) else {
+            return false
+        }
+        return try resolveSlice(of: cell, reference)
+    }
+
     private func reference(in message: UnsafePointer<shmring_message>) -> shmring_slice_ref? {
         guard message.pointee.length == UInt32(MemoryLayout<shmring_slice_ref>.size) else {
             return nil
@@ -80,11 +88,13 @@ extension PeerCore {
         return UnsafeRawPointer(shmring_message_body(message)!).load(as: shmring_slice_ref.self)
     }
 
-    /// Finds the payload of a message that refers to a slice. False: there is none, the message is dropped.
-    func resolveSlice(of cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
+    /// Finds a payload that lies in a slice. False: there is none, the message is dropped.
+    func resolveSlice(
+        of cell: UnsafeMutablePointer<shmring_cell>, _ reference: shmring_slice_ref
+    ) throws(Bus1Error) -> Bool {
+        var reference = reference
         let message = UnsafePointer(shmring_cell_message(cell)!)
-        guard var reference = reference(in: message),
-            let link = link(sender: message.pointee.sender, ring: message.pointee.ring),
+        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring),
             let view = link.view()
         else { return false }
         var result = shmring_view_hold(view, link.boardIn, &reference, &cell.pointee.held)
@@ -93,7 +103,7 @@ extension PeerCore {
             result = shmring_view_hold(view, link.boardIn, &reference, &cell.pointee.held)
         }
         guard result == 0 else {
-            dropSlice(of: cell)
+            giveBack(reference, to: link)
             return false
         }
         let byteCount = Int(cell.pointee.held.byte_count)
@@ -127,9 +137,13 @@ extension PeerCore {
     func dropSlice(of cell: UnsafeMutablePointer<shmring_cell>) {
         let message = UnsafePointer(shmring_cell_message(cell)!)
         guard shmring_message_is_slice(message), let reference = reference(in: message),
-            reference.lend_index < SHMRING_LENDS,
             let link = link(sender: message.pointee.sender, ring: message.pointee.ring)
         else { return }
+        giveBack(reference, to: link)
+    }
+
+    private func giveBack(_ reference: shmring_slice_ref, to link: Link) {
+        guard reference.lend_index < SHMRING_LENDS else { return }
         shmring_board_give_back(link.boardIn, reference.lend_index, reference.lend)
     }
 

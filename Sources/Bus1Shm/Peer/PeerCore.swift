@@ -47,6 +47,10 @@ final class PeerCore: @unchecked Sendable {
     let nodes: Mutex<NodeTable>
     private let grantMemory: GrantMemory
     let handles: HandleTable
+    /// Held while a handle is bound, so that it is bound once.
+    let binding = Mutex<Void>(())
+    /// Who was introduced to whom on this peer's request, and how many hand-overs it has made.
+    let handOvers = Mutex(HandOvers())
     /// Given by others, in the order in which they came, until somebody asks for them.
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
@@ -78,6 +82,11 @@ final class PeerCore: @unchecked Sendable {
         let stamp: UInt64
         /// Everything that it wrote lies below.
         let tail: UInt64
+    }
+
+    struct HandOvers {
+        var introduced: Set<PairKey> = []
+        var count: UInt32 = 0
     }
 
     struct GivenHandle {

@@ -100,7 +100,8 @@ struct PeerChecklist {
         #expect(code { try peer.release(listed) } == .shutDown)
         #expect(code { _ = try other.give(otherNode, to: peer) } == .shutDown)
         #expect(try received.load(as: UInt64.self) == 1)
-        // Others see what they see when it closes.
+        // Others see what they see when it closes: its handle is gone.
+        #expect(try other.nextNotice().kind == .noHandles(otherNode.id))
         #expect(try other.tryReceive() == nil)
     }
 

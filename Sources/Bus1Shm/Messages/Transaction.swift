@@ -1,0 +1,185 @@
+import CShmRing
+
+/// Messages to any nodes and releases of any handles and nodes, that happen at one instant or not at all.
+///
+/// Filled, then committed or dropped. Payloads are copied, or moved in as slices, while it is filled;
+/// nothing happens before ``commit(until:)``. Dropped without that, nothing has happened: its slices
+/// go back, but handles and nodes that were moved in to be released are released one by one.
+///
+/// It belongs to the isolation domain of the peer (or the thread of the lane) that began it.
+///
+/// *Corresponds to `bus1_cmd_send` and `bus1_cmd_release` in one.*
+public struct Transaction: ~Copyable {
+    let state: LaneState
+    var bytes: [UInt8] = []
+    var messages: [OutgoingMessage] = []
+    var handles: [HandleID] = []
+    var nodes: [NodeID] = []
+
+    init(_ state: LaneState) { self.state = state }
+
+    /// Adds a message. Its bytes are copied now.
+    ///
+    /// - Parameters:
+    ///   - handle: where it goes. Each handle once in a transaction; different handles of one peer make
+    ///     several messages there, all but the last marked ``Message/moreFollow``.
+    ///   - passing: handles of this peer of which the receiver gets copies, 253 at most; this peer keeps
+    ///     its own.
+    ///   - descriptors: open files of which the receiver gets duplicates, 253 at most; kept open by the
+    ///     caller until the commit.
+    /// - Throws: `tooLarge` when there are more messages, handles or descriptors than fit,
+    ///   `duplicateDestination`. Whether the handles are held is seen by the commit.
+    public mutating func send(
+        _ payload: RawSpan, to handle: HandleID, passing: [HandleID] = [],
+        descriptors: [Int32] = []
+    ) throws(Bus1Error) {
+        let start = bytes.count
+        payload.withUnsafeBytes { bytes.append(contentsOf: $0) }
+        do throws(Bus1Error) {
+            try add(
+                OutgoingMessage(
+                    handle: handle, payload: .copied(start..<bytes.count), passing: passing,
+                    descriptors: descriptors))
+        } catch {
+            bytes.removeSubrange(start...)
+            throw error
+        }
+    }
+
+    /// Adds a message with one value.
+    public mutating func send<T: BitwiseCopyable>(
+        _ value: T, to handle: HandleID, passing: [HandleID] = [], descriptors: [Int32] = []
+    ) throws(Bus1Error) {
+        let start = bytes.count
+        withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) }
+        do throws(Bus1Error) {
+            try add(
+                OutgoingMessage(
+                    handle: handle, payload: .copied(start..<bytes.count), passing: passing,
+                    descriptors: descriptors))
+        } catch {
+            bytes.removeSubrange(start...)
+            throw error
+        }
+    }
+
+    /// Adds a message whose payload is a slice, without a copy. The slice is gone in any case.
+    public mutating func send(
+        _ slice: consuming Slice, to handle: HandleID, passing: [HandleID] = [],
+        descriptors: [Int32] = []
+    ) throws(Bus1Error) {
+        let byteCount = slice.byteCount
+        let (raw, pool) = slice.takeRawAndPool()
+        let payload = OutgoingMessage.Payload.slice(raw, byteCount: byteCount, pool: pool)
+        do throws(Bus1Error) {
+            try add(
+                OutgoingMessage(
+                    handle: handle, payload: payload, passing: passing, descriptors: descriptors))
+        } catch {
+            Self.end(payload)
+            throw error
+        }
+    }
+
+    /// Adds a message that asks for one reply, which comes to `node`: see ``Message/takeReply()``.
+    public mutating func send(
+        _ payload: RawSpan, to handle: HandleID, replyTo node: borrowing Node,
+        passing: [HandleID] = []
+    ) throws(Bus1Error) {
+        try send(payload, to: handle, passing: passing)
+        messages[messages.count - 1].replyNode = node.id
+    }
+
+    /// Adds the release of a handle.
+    public mutating func release(_ handle: consuming Handle) { handles.append(handle.detach()) }
+
+    /// Adds the release of a node.
+    public mutating func release(_ node: consuming Node) { nodes.append(node.detach()) }
+
+    /// Makes everything happen at one instant. Waits for room in all rings until the deadline.
+    ///
+    /// - Returns: the instant; for an empty transaction the present.
+    /// - Throws: `noSuchHandle`, `nodeReleased`, `duplicateDestination`, `overQuota`, `timedOut`,
+    ///   `severed`: nothing has happened then, but slices are gone, and handles and nodes that were to
+    ///   be released go as if the transaction had been dropped.
+    @discardableResult
+    public consuming func commit(until deadline: Deadline = .never) throws(Bus1Error) -> Stamp {
+        try state.commit(&self, each: false, until: deadline).stamp
+    }
+
+    /// The same, but a destination that refuses does not stop the others: they get their messages at one
+    /// instant, and the releases happen then, too. Never waits: a ring without room refuses.
+    ///
+    /// - Returns: the instant, and for each destination left out why.
+    /// - Throws: only what concerns the transaction as a whole.
+    public consuming func commitEach() throws(Bus1Error) -> (
+        stamp: Stamp, refused: [(HandleID, Bus1Error)]
+    ) {
+        try state.commit(&self, each: true, until: .now)
+    }
+
+    private mutating func add(_ message: OutgoingMessage) throws(Bus1Error) {
+        guard messages.count < Int(SHMRING_CLAIM_WORDS),
+            message.passing.count <= attachedHandlesMax,
+            message.descriptors.count <= attachedHandlesMax
+        else { throw Bus1Error(.tooLarge, "add to a transaction") }
+        guard !messages.contains(where: { $0.handle == message.handle }) else {
+            throw Bus1Error(.duplicateDestination, "add to a transaction")
+        }
+        messages.append(message)
+    }
+
+    static func end(_ payload: OutgoingMessage.Payload) {
+        guard case .slice(let raw, _, let pool) = payload else { return }
+        pool._withUnsafeGuaranteedRef { $0.endLater(raw) }
+        pool.release()
+    }
+
+    deinit {
+        for message in messages { Self.end(message.payload) }
+        for id in handles { state.core.releaseHandle(id) }
+        for id in nodes { state.core.releaseNode(id) }
+    }
+}
+
+extension Peer {
+    /// Begins a transaction. Nothing happens before it is committed.
+    public func transaction() -> Transaction { Transaction(core.laneState) }
+
+    /// Sends a copy of some bytes, and with them handles of this peer, of which the receiver gets copies
+    /// of its own. Waits for room until the deadline.
+    ///
+    /// A handle to an own node costs no more than the message. One to somebody else's node makes its
+    /// owner a further destination of the same transaction; the first time for a pair, the broker
+    /// introduces the owner to the receiver, which waits for it.
+    ///
+    /// - Throws: as ``Transaction/commit(until:)``.
+    @discardableResult
+    public func send(
+        _ bytes: RawSpan, to handle: borrowing Handle, passing: [HandleID],
+        descriptors: [Int32] = [], until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        var one = transaction()
+        try one.send(bytes, to: handle.id, passing: passing, descriptors: descriptors)
+        return try one.commit(until: deadline)
+    }
+
+    /// Sends a copy of some bytes and asks for one reply, which comes to `node` like any message.
+    /// If the receiver drops the request, or dies, without a reply, `node` gets
+    /// ``Notice/Kind/replyLost(_:)``.
+    @discardableResult
+    public func send(
+        _ bytes: RawSpan, to handle: borrowing Handle, replyTo node: borrowing Node,
+        until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        var one = transaction()
+        try one.send(bytes, to: handle.id, replyTo: node)
+        return try one.commit(until: deadline)
+    }
+}
+
+extension Lane {
+    /// As ``Peer/transaction()``. Handles to nodes of others can be passed on only between peers that
+    /// know each other already: a lane has no connection to the broker.
+    public func transaction() -> Transaction { Transaction(state) }
+}

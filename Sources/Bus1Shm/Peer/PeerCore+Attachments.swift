@@ -1,0 +1,251 @@
+import CShmRing
+import Glibc
+
+// The receiver's side of attachments: every byte was copied out of the slot, or is copied out of the
+// slice here, before it is looked at.
+
+/// A message's attachments as they came, checked for their form only.
+private struct ReceivedAttachments {
+    var header: AttachmentHeader
+    var attempt: UInt64 = 0
+    var records: [AttachedHandle] = []
+    /// Bytes in front of the payload.
+    var byteCount = 0
+
+    init?(_ bytes: UnsafeRawBufferPointer, _ header: AttachmentHeader) {
+        self.header = header
+        if header.descriptorCount > 0 {
+            guard bytes.count >= 8 else { return nil }
+            attempt = bytes.loadUnaligned(as: UInt64.self)
+            byteCount = 8
+        }
+        let size = MemoryLayout<AttachedHandle>.size
+        guard bytes.count - byteCount >= Int(header.handleCount) * size else { return nil }
+        records.reserveCapacity(Int(header.handleCount))
+        for _ in 0..<header.handleCount {
+            records.append(
+                bytes.loadUnaligned(fromByteOffset: byteCount, as: AttachedHandle.self))
+            byteCount += size
+        }
+    }
+}
+
+extension PeerCore {
+    /// Finds payload and attachments of a message that has some; the cell is filled in but for them.
+    /// False: it is malformed, and goes nowhere.
+    func resolveAttachments(
+        of cell: UnsafeMutablePointer<shmring_cell>, from link: Link
+    ) throws(Bus1Error) -> Bool {
+        guard let received = try readAttachments(of: cell, from: link) else { return false }
+        let stamp = shmring_cell_message(cell).pointee.stamp
+        var items: [Attachments.Item] = []
+        items.reserveCapacity(received.records.count)
+        for record in received.records {
+            items.append(try adopt(record, from: link, stamp: stamp))
+        }
+        attach(
+            Attachments(
+                self, items,
+                hasReply: received.header.marks.contains(.reply) && !items.isEmpty, link: link,
+                attempt: received.attempt, descriptorCount: Int(received.header.descriptorCount)),
+            to: cell)
+        return true
+    }
+
+    /// A message with attachments goes nowhere: the rights in it are given up.
+    func dropAttachments(of cell: UnsafeMutablePointer<shmring_cell>, from link: Link) {
+        guard let received = try? readAttachments(of: cell, from: link) else { return }
+        for record in received.records {
+            switch record.kind {
+            case .ofSender: giveUp(.init(.release, number: record.number), to: link)
+            case .ofThird:
+                guard let index = linkOfPeer[PeerID(rawValue: record.owner)] else { continue }
+                giveUp(
+                    .init(
+                        .releaseUnbound, number: 0, first: link.peer.rawValue,
+                        second: record.number), to: links[index])
+            case .ofReceiver, nil: break
+            }
+        }
+        cell.pointee.give_back?(cell)
+        cell.pointee.give_back = nil
+    }
+
+    private func readAttachments(
+        of cell: UnsafeMutablePointer<shmring_cell>, from link: Link
+    ) throws(Bus1Error) -> ReceivedAttachments? {
+        let message = UnsafePointer(shmring_cell_message(cell)!)
+        let body = UnsafeRawBufferPointer(
+            start: shmring_message_body(message), count: Int(message.pointee.length))
+        let headerSize = MemoryLayout<AttachmentHeader>.size
+        let referenceSize = MemoryLayout<shmring_slice_ref>.size
+        guard body.count >= headerSize else { return nil }
+        let header = body.loadUnaligned(as: AttachmentHeader.self)
+        let rest = UnsafeRawBufferPointer(rebasing: body[headerSize...])
+        let isSlice = shmring_message_is_slice(message)
+        if !isSlice {
+            guard let received = ReceivedAttachments(rest, header) else { return nil }
+            cell.pointee.payload = UnsafeRawPointer(rest.baseAddress!) + received.byteCount
+            cell.pointee.byte_count = UInt64(rest.count - received.byteCount)
+            return received
+        }
+        if header.marks.contains(.recordsInSlice) {
+            guard rest.count == referenceSize,
+                try resolveSlice(of: cell, rest.loadUnaligned(as: shmring_slice_ref.self))
+            else { return nil }
+            let slice = UnsafeRawBufferPointer(
+                start: cell.pointee.payload, count: Int(cell.pointee.byte_count))
+            guard let received = ReceivedAttachments(slice, header) else {
+                cell.pointee.give_back?(cell)
+                cell.pointee.give_back = nil
+                return nil
+            }
+            cell.pointee.payload += received.byteCount
+            cell.pointee.byte_count -= UInt64(received.byteCount)
+            return received
+        }
+        guard let received = ReceivedAttachments(rest, header),
+            rest.count - received.byteCount == referenceSize,
+            try resolveSlice(
+                of: cell,
+                rest.loadUnaligned(fromByteOffset: received.byteCount, as: shmring_slice_ref.self))
+        else { return nil }
+        return received
+    }
+
+    /// The cell owns them from now on, behind its slice.
+    private func attach(_ attachments: Attachments, to cell: UnsafeMutablePointer<shmring_cell>) {
+        cell.pointee.attachments = Unmanaged.passRetained(attachments).toOpaque()
+        cell.pointee.give_back_payload = cell.pointee.give_back
+        cell.pointee.give_back = { cell in
+            let cell = cell!
+            cell.pointee.give_back_payload?(cell)
+            cell.pointee.give_back_payload = nil
+            Unmanaged<Attachments>.fromOpaque(cell.pointee.attachments).release()
+            cell.pointee.attachments = nil
+        }
+    }
+
+    /// Makes a received right the receiver's own handle.
+    private func adopt(
+        _ record: AttachedHandle, from link: Link, stamp: UInt64
+    ) throws(Bus1Error) -> Attachments.Item {
+        switch record.kind {
+        case .ofSender:
+            guard record.owner == link.peer.rawValue, let index = linkOfPeer[link.peer],
+                isStillThere(link.releaseWord(record.word), before: stamp, of: link),
+                let id = handles.add(link, at: index, grant: record.number, word: record.word)
+            else {
+                giveUp(.init(.release, number: record.number), to: link)
+                return .invalid
+            }
+            watchIfReleased(id)
+            return .handle(id, node: nil)
+        case .ofThird:
+            let owner = PeerID(rawValue: record.owner)
+            if linkOfPeer[owner] == nil { try? readAllEvents() }
+            guard let index = linkOfPeer[owner], owner != ownPeer else { return .invalid }
+            let ownerLink = links[index]
+            let key = GrantKey(granter: link.peer.rawValue, number: record.number)
+            guard isStillThere(ownerLink.releaseWord(record.word), before: stamp, of: ownerLink),
+                let id = handles.add(
+                    ownerLink, at: index, grant: ReservedGrant.unbound, word: record.word, key: key)
+            else {
+                giveUp(
+                    .init(.releaseUnbound, number: 0, first: key.granter, second: key.number),
+                    to: ownerLink)
+                return .invalid
+            }
+            if let entry = handles.entry(id) { _ = try? laneState.bind(entry) }
+            watchIfReleased(id)
+            return .handle(id, node: nil)
+        case .ofReceiver:
+            guard let node = nodeID(named: record.number, by: link),
+                let id = try? makeOwnHandle(node)
+            else { return .invalid }
+            return .handle(id, node: node)
+        case nil: return .invalid
+        }
+    }
+
+    /// False when the node was released, or its owner died, before the stamp. Read after the message
+    /// was seen committed. What is pending may still take an earlier stamp: it is waited for.
+    private func isStillThere(
+        _ word: UnsafePointer<UInt64>, before stamp: UInt64, of link: Link
+    ) -> Bool {
+        // SYNC H5 acquire, pairs with C1 and with the stores of the release word: the stamp that is
+        // read is the node's for ever.
+        let dead = shmring_load_acquire(link.dead)
+        guard dead == 0 || dead > stamp else { return false }
+        let deadline = Deadline.after(.seconds(1))
+        var turn = 0
+        while true {
+            let state = link.resolveRelease(word)
+            switch state {
+            case .released(let at): return at > stamp
+            case .alive: return true
+            case .pending:
+                // Between two stores of the releasing process. Stopped just there, it delays this
+                // peer until the bound, and its notice comes all the same.
+                guard !deadline.hasPassed else { return true }
+                turn += 1
+                if turn < 1000 { shmring_pause() } else { usleep(100) }
+            }
+        }
+    }
+
+    /// A handle to an own node, for this peer itself.
+    func makeOwnHandle(_ node: NodeID) throws(Bus1Error) -> HandleID {
+        let (link, index) = try selfLink()
+        let number = try makeGrant(node, to: link, oneShot: false)
+        guard let id = handles.add(link, at: index, grant: number, word: node.word) else {
+            endGrant(number, of: link)
+            throw tooManyHandles("make a handle")
+        }
+        return id
+    }
+
+    /// The peer's link to itself; the broker makes it when it is first needed.
+    func selfLink() throws(Bus1Error) -> (Link, Int) {
+        if linkOfPeer[ownPeer] == nil {
+            _ = try connection.makeOwnRing(until: .after(.seconds(10)))
+            try connection.introduce(ownPeer, ownPeer, until: .after(.seconds(10)))
+            try readEvents()
+        }
+        guard let index = linkOfPeer[ownPeer] else { throw Bus1Error(.severed, "make a handle") }
+        return (links[index], index)
+    }
+}
+
+extension Link {
+    enum ReleaseState {
+        case alive
+        case pending
+        case released(at: UInt64)
+    }
+
+    /// What a release word of the other's outbox says, asking the commit word that it refers to.
+    func resolveRelease(_ word: UnsafePointer<UInt64>) -> ReleaseState {
+        let commits = UnsafeRawPointer(outbox).advanced(by: MemoryLayout<shmring_outbox>.size)
+            .assumingMemoryBound(to: UInt64.self)
+        while true {
+            // SYNC H6 acquire, pairs with the stores of the release word and with C1: the commit
+            // word is used again only after the release word has got its stamp.
+            let reference = shmring_load_acquire(word)
+            switch reference >> 62 {
+            case 0: return reference == 0 ? .alive : .released(at: reference)
+            case 2: break
+            default: return .alive  // no honest owner writes that; it harms its own node
+            }
+            let index = Int(reference >> 30 & 0xf_ffff)
+            guard index < Int(lanes) * Int(SHMRING_COMMIT_WORDS) else { return .alive }
+            let commit = shmring_load_acquire(commits + index)
+            guard shmring_load_acquire(word) == reference else { continue }
+            switch commit >> 62 {
+            case 0 where commit != 0: return .released(at: commit)
+            case 2 where commit >> 32 & 0x3fff_ffff == reference & 0x3fff_ffff: return .pending
+            default: return .alive
+            }
+        }
+    }
+}
