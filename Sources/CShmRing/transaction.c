@@ -50,11 +50,11 @@ static bool is_passed(const struct shmring_lane_slot *slot)
     if (producer == NULL)
         return true;
     /* Signed, since head_seen may be of a head behind or beyond it. */
-    if ((int64_t)(producer->head_seen - slot->position) <= 0) {
+    if ((int64_t)(producer->head_seen + producer->withheld - slot->position) <= 0) {
         /* Relaxed: only the head that is read with it is asked for. */
         uint64_t tail = shmring_load_relaxed(&producer->control->tail);
         (void)shmring_producer_refresh(producer, tail, 1, producer->capacity);
-        if ((int64_t)(producer->head_seen - slot->position) <= 0)
+        if ((int64_t)(producer->head_seen + producer->withheld - slot->position) <= 0)
             return false;
     }
     if (shmring_likely(producer->out_of_service == 0))

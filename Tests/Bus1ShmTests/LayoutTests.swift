@@ -12,7 +12,7 @@ import Testing
 
     @Test func swiftSeesTheStructuresAsTheDocumentDescribesThem() throws {
         let page = try documented()
-        #expect(page.sizes.count == 8)
+        #expect(page.sizes.count == 9)
         for (structure, size) in seenSizes {
             #expect(page.sizes[structure] == size, "\(structure)")
         }
@@ -23,6 +23,7 @@ import Testing
 
     private let seenSizes = [
         "shmring_header": MemoryLayout<shmring_header>.size,
+        "shmring_bell": MemoryLayout<shmring_bell>.size,
         "shmring_ring_control": MemoryLayout<shmring_ring_control>.size,
         "shmring_slot": MemoryLayout<shmring_slot>.size,
         "shmring_slice_ref": MemoryLayout<shmring_slice_ref>.size,
@@ -46,6 +47,13 @@ import Testing
         "shmring_ring_control.out_of_service": place(\shmring_ring_control.out_of_service),
         "shmring_ring_control.waiters": place(\shmring_ring_control.waiters),
         "shmring_ring_control.room": place(\shmring_ring_control.room),
+        "shmring_ring_control.credit_bell": place(\shmring_ring_control.credit_bell),
+        "shmring_ring_control.credit": place(\shmring_ring_control.credit),
+        "shmring_ring_control.credit_limit": place(\shmring_ring_control.credit_limit),
+        "shmring_ring_control.withheld": place(\shmring_ring_control.withheld),
+        "shmring_ring_control.charged": place(\shmring_ring_control.charged),
+        "shmring_bell.waiters": place(\shmring_bell.waiters),
+        "shmring_bell.rings": place(\shmring_bell.rings),
         "shmring_ring_control.parked": place(\shmring_ring_control.parked),
         "shmring_ring_control.flags": place(\shmring_ring_control.flags),
         "shmring_ring_control.doorbell": place(\shmring_ring_control.doorbell),
@@ -67,6 +75,8 @@ import Testing
         "shmring_board.header": place(\shmring_board.header),
         "shmring_board.waiters": place(\shmring_board.waiters),
         "shmring_board.returned": place(\shmring_board.returned),
+        "shmring_board.charged": place(\shmring_board.charged),
+        "shmring_board.credited": place(\shmring_board.credited),
         "shmring_board.drops_seen": place(\shmring_board.drops_seen),
         "shmring_board.lend": place(\shmring_board.lend),
         "shmring_bus_page.header": place(\shmring_bus_page.header),

@@ -12,3 +12,4 @@
 #include "shmring_inbox.h"
 #include "shmring_pool.h"
 #include "shmring_arena.h"
+#include "shmring_credit.h"

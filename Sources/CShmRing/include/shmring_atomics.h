@@ -148,6 +148,11 @@ SHMRING_INLINE uint32_t shmring_fetch_add_acq_rel_u32(uint32_t *word, uint32_t v
     return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
 }
 
+SHMRING_INLINE uint64_t shmring_fetch_add_acq_rel(uint64_t *word, uint64_t value)
+{
+    return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
+}
+
 /* Tells the core that this is a spin loop. Some 26 ns on the machines measured: not for the first
  * turns of a loop that counts nanoseconds. */
 SHMRING_INLINE void shmring_pause(void)

@@ -61,6 +61,22 @@ _Static_assert(sizeof(struct shmring_header) == 64, "one line");
 #define SHMRING_SLOT_BYTES_MIN 64u
 #define SHMRING_SLOT_BYTES_MAX 1024u
 
+/* Somebody waits until something is given back. */
+struct shmring_bell {
+    uint32_t waiters; /* who waits: 1 from before the second look on; who rings clears it */
+    uint32_t rings;   /* who rings: futex, counts */
+};
+_Static_assert(sizeof(struct shmring_bell) == 8, "one word");
+
+/* What a trust domain is charged for at a receiver, besides the slots of its ring. */
+enum shmring_credit_kind {
+    SHMRING_CREDIT_MESSAGES = 0, /* that bring something besides bytes, not yet delivered */
+    SHMRING_CREDIT_RIGHTS = 1,   /* in them */
+    SHMRING_CREDIT_DESCRIPTORS = 2,
+    SHMRING_CREDIT_BYTES = 3, /* of segments that the receiver has to map */
+};
+#define SHMRING_CREDIT_KINDS 4u
+
 struct shmring_ring_control {
     struct shmring_header header; /* fixed after init */
     uint64_t pad0[8];
@@ -71,13 +87,18 @@ struct shmring_ring_control {
     uint64_t out_of_service; /* consumer: indices that resume[] takes out; published before head */
     uint32_t waiters;        /* producers: how many may wait for room; the consumer clears it */
     uint32_t room;           /* consumer: futex, counts the times that waiters were woken */
-    uint64_t pad2[13];
+    struct shmring_bell credit_bell; /* producers wait for credit, the consumer rings */
+    uint64_t credit[4];              /* consumer: how much may have been charged in all */
+    uint64_t credit_limit[4];        /* consumer: how much may be outstanding at a time */
+    uint64_t withheld; /* consumer: slots that producers must take for used */
+    uint64_t pad2[3];
     uint64_t parked; /* consumer: park number, 0 when awake; producers swap it to 0 after ringing */
     uint64_t flags;  /* consumer takes, others set: see SHMRING_FLAG_... */
     uint64_t pad3[14];
     uint32_t doorbell; /* producers: futex, counts rings */
     uint32_t pad4a;
-    uint64_t pad4[15];
+    uint64_t charged[4]; /* producers: how much was charged in all */
+    uint64_t pad4[11];
 };
 _Static_assert(sizeof(struct shmring_ring_control) == 640, "five pairs of lines");
 _Static_assert(offsetof(struct shmring_ring_control, tail) == 128, "apart from the fixed part");
@@ -202,10 +223,12 @@ struct shmring_board {
     struct shmring_header header; /* fixed after init */
     uint32_t waiters;             /* sender: waits for a slice; the receiver clears it */
     uint32_t returned;            /* receiver: futex, counts the times that a waiter was woken */
-    uint64_t pad0[7];
+    uint64_t charged[4];          /* sender: its part of what its domain was charged */
+    uint64_t pad0[3];
     uint64_t drops_seen;          /* receiver: how many of the sender's drop words for it are done
                                    * with */
-    uint64_t pad1[15];
+    uint64_t credited[4];         /* receiver: how much of `charged` has been given back */
+    uint64_t pad1[11];
     uint64_t lend[SHMRING_LENDS]; /* receiver: the lend number last given back here */
 };
 _Static_assert(sizeof(struct shmring_board) == SHMRING_PAGE_BYTES, "one page");

@@ -35,7 +35,8 @@ struct shmring_producer {
     uint64_t mask;           /* capacity - 1 */
     uint64_t capacity;
     uint64_t unicast_room;   /* the last eighth is kept for transactions that failed before */
-    uint64_t head_seen;      /* own copy of head; read anew only when it says full */
+    uint64_t head_seen;      /* own copy of head, less withheld; read anew only when it says full */
+    uint64_t withheld;       /* the receiver's, as of then */
     uint64_t out_of_service; /* own copy, read together with head */
     uint32_t slot_shift;
     uint32_t body_bytes; /* room in a slot */
@@ -140,10 +141,15 @@ SHMRING_INLINE int shmring_producer_refresh(struct shmring_producer *producer, u
      * pass every position that resume[] takes out, so that R2 of this claim, which comes later than
      * this load, cannot get one of them. */
     producer->out_of_service = shmring_load_relaxed(&producer->control->out_of_service);
-    producer->head_seen = head;
+    /* Relaxed: a limit that a receiver sets, seen late it holds from the next reading on. */
+    uint64_t withheld = shmring_load_relaxed(&producer->control->withheld);
+    if (shmring_unlikely(withheld >= producer->unicast_room))
+        withheld = producer->unicast_room - 1;
+    producer->withheld = withheld;
+    producer->head_seen = head - withheld;
     uint64_t used = tail - head;
     if (shmring_likely(used <= producer->capacity))
-        return used + count <= room ? SHMRING_OK : SHMRING_E_FULL;
+        return used + withheld + count <= room ? SHMRING_OK : SHMRING_E_FULL;
     return SHMRING_E_CORRUPT;
 }
 
