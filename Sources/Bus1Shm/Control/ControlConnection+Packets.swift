@@ -78,7 +78,9 @@ extension ControlConnection {
                 poll(&wanted, 1, deadline.pollTimeout_ms)
             case EPIPE, ECONNRESET:
                 // What the broker said before it went may tell why.
-                while let last = try receive(operation) { if last.kind.isUnasked { keep(last) } }
+                while let last = try receive(operation) {
+                    if last.kind.isUnasked { try keep(last) }
+                }
                 throw Bus1Error(.severed, operation)
             default:
                 throw Bus1Error(.system, operation, errno: -result)
@@ -89,23 +91,35 @@ extension ControlConnection {
     private func answer(
         to request: UInt32, _ kind: ControlKind, _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> ControlMessage {
+        asked.append(request)
+        defer { asked.removeLast() }
         while true {
+            if let early = earlyAnswers.removeValue(forKey: request) {
+                return try check(early, kind, operation)
+            }
             guard let message = try receive(operation) else {
                 guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
                 _ = bus1_sys_wait_readable(socket.rawValue, deadline.pollTimeout_ms)
                 continue
             }
             if message.kind.isUnasked {
-                keep(message)
+                try keep(message)
                 continue
             }
-            // An answer that somebody gave up waiting for.
-            guard message.header.request == request else { continue }
-            guard message.kind == kind else { throw sever(operation) }
-            guard message.header.status != 0 else { return message }
-            guard let error = Bus1Error(refusal: message, operation) else { throw sever(operation) }
-            throw error
+            let answered = message.header.request
+            if answered == request { return try check(message, kind, operation) }
+            // Or an answer that somebody gave up waiting for.
+            if asked.contains(answered) { earlyAnswers[answered] = message }
         }
+    }
+
+    private func check(_ answer: ControlMessage, _ kind: ControlKind, _ operation: StaticString)
+        throws(Bus1Error) -> ControlMessage
+    {
+        guard answer.kind == kind else { throw sever(operation) }
+        guard answer.header.status != 0 else { return answer }
+        guard let error = Bus1Error(refusal: answer, operation) else { throw sever(operation) }
+        throw error
     }
 
     /// The next packet, if one is there. Never waits.

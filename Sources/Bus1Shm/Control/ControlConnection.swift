@@ -31,6 +31,11 @@ final class ControlConnection {
     /// Why nothing can be asked any more; nil as long as the connection works.
     var severedBecause: Bus1Error.Code?
     var lastRequest: UInt32 = 0
+    /// Requests whose answers are waited for, innermost last, and answers that came while an inner one was.
+    var asked: [UInt32] = []
+    var earlyAnswers: [UInt32: ControlMessage] = [:]
+    /// Takes a ring in use while an answer is waited for that may depend on it. nil: rings wait with the rest.
+    var takeRing: ((consuming RingOffer) throws(Bus1Error) -> Void)?
     private var unasked: [ControlMessage] = []
     private var firstUnasked = 0
 
@@ -282,6 +287,12 @@ final class ControlConnection {
         }
     }
 
-    /// For ``nextEvent()``, later.
-    func keep(_ message: ControlMessage) { unasked.append(message) }
+    /// For ``nextEvent()``, later; rings at once, if somebody takes them.
+    func keep(_ message: ControlMessage) throws(Bus1Error) {
+        guard let takeRing, message.kind == .ringAdded else { return unasked.append(message) }
+        guard case .ringAdded(let offer)? = ControlEvent(message) else {
+            throw sever("read an event")
+        }
+        try takeRing(offer)
+    }
 }

@@ -43,7 +43,6 @@ final class EventSource {
         try watch(timer.rawValue, BUS1_SYS_EDGE_TIMER)
         try watch(own.rawValue, BUS1_SYS_EDGE_KEPT)
         try watch(core.connection.descriptor, BUS1_SYS_EDGE_KEPT)
-        for ring in core.rings { try add(ring, of: core) }
     }
 
     var rawValue: Int32 { epoll.rawValue }
@@ -116,6 +115,12 @@ extension PeerCore {
         if let eventSource { return eventSource }
         let source = try EventSource(self)
         eventSource = source
+        do {
+            for ring in rings { try source.add(ring, of: self) }
+        } catch {
+            eventSource = nil
+            throw error
+        }
         // The source goes with the peer, as the inbox does.
         inbox.pointee.sleep_context = Unmanaged.passUnretained(source).toOpaque()
         inbox.pointee.sleep = { context, until_ns in

@@ -172,7 +172,9 @@ public struct Peer: ~Copyable {
     {
         try core.requireOpen("look a name up")
         while true {
-            let grant = try core.connection.lookUp(name, until: deadline)
+            let grant = try core.takingRings { () throws(Bus1Error) in
+                try core.connection.lookUp(name, until: deadline)
+            }
             try core.readEvents()
             if let id = core.makeHandle(grant), let handle = adopt(id) { return handle }
             guard core.handles.used < core.handles.countMax else {

@@ -173,8 +173,8 @@ extension PeerCore {
     private func isStillThere(
         _ word: UnsafePointer<UInt64>, before stamp: UInt64, of link: Link
     ) -> Bool {
-        guard !link.isDead else { return false }
-        // SYNC K1 acquire, pairs with B4: a death of before the message is not missed.
+        // SYNC H5 acquire, pairs with C1 and with the stores of the release word: the stamp that is
+        // read is the node's for ever.
         let dead = shmring_load_acquire(link.dead)
         guard dead == 0 || dead > stamp else { return false }
         let deadline = Deadline.after(.seconds(1))
@@ -229,7 +229,7 @@ extension Link {
         let commits = UnsafeRawPointer(outbox).advanced(by: MemoryLayout<shmring_outbox>.size)
             .assumingMemoryBound(to: UInt64.self)
         while true {
-            // SYNC K2 acquire, pairs with N4, C1 and C4: the commit
+            // SYNC H6 acquire, pairs with the stores of the release word and with C1: the commit
             // word is used again only after the release word has got its stamp.
             let reference = shmring_load_acquire(word)
             switch reference >> 62 {

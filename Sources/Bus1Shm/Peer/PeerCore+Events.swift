@@ -50,7 +50,7 @@ extension PeerCore {
         }
     }
 
-    private func addRing(_ offer: consuming RingOffer) throws(Bus1Error) {
+    func addRing(_ offer: consuming RingOffer) throws(Bus1Error) {
         let mustAcknowledge = offer.mustAcknowledge
         let id = offer.ring
         let ring = try OwnRing(offer, isForeign: offer.domain != ownDomain, placement)
