@@ -36,12 +36,13 @@ int bus1_sys_directory_open(const char *path, bool is_private, uint32_t private_
     return 0;
 }
 
-int bus1_sys_directory_owner(int fd, uint32_t *uid_out)
+int bus1_sys_directory_owner(int fd, uint32_t *uid_out, bool *is_only_his_out)
 {
     struct stat status;
     if (fstat(fd, &status) != 0)
         return -errno;
     *uid_out = status.st_uid;
+    *is_only_his_out = (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
     return 0;
 }
 

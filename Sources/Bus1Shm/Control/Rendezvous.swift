@@ -77,17 +77,21 @@ enum Rendezvous {
     }
 
     /// The broker plays the kernel's part: it must be of this user, of root, or of whoever owns the
-    /// directory, since that one decides who stands there.
+    /// directory, since that one decides who stands there. The overflow user stands for many: equal only if nobody but
+    /// the owner, whoever that is, can have put the socket there.
     private static func checkBroker(
         _ socket: borrowing Descriptor, _ directory: borrowing Descriptor, _ operation: StaticString
     ) throws(Bus1Error) {
         var credentials = bus1_sys_credentials()
         var owner: UInt32 = 0
+        var isOnlyHis = false
         let result = bus1_sys_socket_credentials(socket.rawValue, &credentials)
         guard result == 0 else { throw Bus1Error(.system, operation, errno: -result) }
-        _ = bus1_sys_directory_owner(directory.rawValue, &owner)
-        guard [geteuid(), 0, owner].contains(credentials.uid) else {
-            throw Bus1Error(.denied, operation)
-        }
+        _ = bus1_sys_directory_owner(directory.rawValue, &owner, &isOnlyHis)
+        let isTrusted =
+            credentials.uid == bus1_sys_overflow_uid()
+            ? credentials.uid == owner && isOnlyHis
+            : [geteuid(), 0, owner].contains(credentials.uid)
+        guard isTrusted else { throw Bus1Error(.denied, operation) }
     }
 }

@@ -61,8 +61,8 @@ void bus1_sys_socket_narrow(int fd);
  * owns it, with mode 0700. Otherwise refuse (-EPERM) if all may write into it and it is not
  * sticky. */
 int bus1_sys_directory_open(const char *path, bool is_private, uint32_t private_uid, int *fd_out);
-/* Who owns it. */
-int bus1_sys_directory_owner(int fd, uint32_t *uid_out);
+/* Who owns it, and whether nobody else can write to it. */
+int bus1_sys_directory_owner(int fd, uint32_t *uid_out, bool *is_only_his_out);
 
 /* Takes the lock file `name`, made if need be, and holds it as long as the descriptor (and the
  * file's name) lives. -EWOULDBLOCK when somebody else holds it. */
