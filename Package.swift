@@ -68,6 +68,8 @@ let package = Package(
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ] + (withBoost ? ["CBenchBoost"] : []),
             swiftSettings: strictSwift + (withBoost ? [.define("BUS1_WITH_BOOST")] : [])),
+        // Sandboxes for tests.
+        .target(name: "CBus1TestSupport", path: "Tests/CSupport", cSettings: strictC),
         // What the tests of unrelated processes share: a peer without a data path, and its remote control.
         .target(
             name: "Bus1TestSupport", dependencies: ["Bus1Shm", "CShmRing", "CBus1System"],
@@ -82,12 +84,15 @@ let package = Package(
         // A whole peer in a process of its own, which can also die or misbehave on purpose.
         .executableTarget(
             name: "bus1-test-program",
-            dependencies: ["Bus1Shm", "CShmRing", "CBus1System", "Bus1TestSupport"],
+            dependencies: [
+                "Bus1Shm", "CShmRing", "CBus1System", "Bus1TestSupport", "CBus1TestSupport",
+            ],
             path: "Tests/TestProgram", swiftSettings: strictSwift),
         .testTarget(
             name: "Bus1ShmTests",
             dependencies: [
                 "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
+                "CBus1TestSupport",
                 "bus1-test-peer", "bus1-test-program", "readme-example",
             ],
             swiftSettings: strictSwift),

@@ -2,6 +2,8 @@ import CShmRing
 import Glibc
 import Testing
 
+@testable import Bus1TestSupport
+
 /// The shared structures as Swift sees them, against docs/shared-layout.md, whose rows
 /// `Tests/tools/check-layout-doc` compiles against the C header.
 @Suite struct LayoutTests {
@@ -98,7 +100,7 @@ import Testing
         var sizes: [String: Int] = [:]
         var places: [String: Place] = [:]
         var structure = ""
-        for line in try lines(of: "docs/shared-layout.md") {
+        for line in try linesOfTree("docs/shared-layout.md") {
             if line.hasPrefix("## ") {
                 let words = line.split(whereSeparator: { " `()".contains($0) }).map(String.init)
                 structure = words.count == 5 && words[1] == "struct" ? words[2] : ""
@@ -109,16 +111,5 @@ import Testing
             places["\(structure).\(cells[2])"] = Place(offset: offset, bytes: Int(cells[1]) ?? -1)
         }
         return (sizes, places)
-    }
-
-    /// Of a file of this tree.
-    private func lines(of path: String, here: String = #filePath) throws -> [Substring] {
-        let root = here.prefix(here.count - "Tests/Bus1ShmTests/LayoutTests.swift".count)
-        let file = try #require(fopen(root + path, "r"))
-        defer { fclose(file) }
-        var bytes = [UInt8](repeating: 0, count: 1 << 20)
-        let count = fread(&bytes, 1, bytes.count, file)
-        return String(decoding: bytes[..<count], as: UTF8.self)
-            .split(separator: "\n", omittingEmptySubsequences: false)
     }
 }

@@ -13,6 +13,8 @@
         private let socket: Int32
         private var pending: [UInt8] = []
         private(set) var isReaped = false
+        /// What waitpid said of its end.
+        private(set) var status: Int32 = -1
 
         /// `environment`: what is added to ours. `program`: stands beside the one that runs the tests.
         init(environment extra: [String] = [], program name: String = "bus1-test-peer") throws {
@@ -105,7 +107,6 @@
 
         private func reap() {
             guard !isReaped else { return }
-            var status: Int32 = 0
             _ = bus1_sys_child_reap(pid, &status)
             isReaped = true
         }

@@ -1,5 +1,6 @@
 #if DEBUG
     import CBus1System
+    import CBus1TestSupport
     import CShmRing
     import Glibc
 
@@ -64,6 +65,14 @@
                     throw Bus1Error(.system, "change the user", errno: errno)
                 }
                 return ""
+            case "namespaces": throw enterNamespaces()
+            case "seccomp":
+                let result = test_sandbox_seccomp()
+                guard result == 0 else {
+                    throw Bus1Error(.system, "filter system calls", errno: -result)
+                }
+                return ""
+            case "reach": return reach(Int32(words[0])!)
             case "processor": return "\(pinProcess(to: Int(words[0])!))"
             case "open": return try open(words)
             case "close":
@@ -83,8 +92,7 @@
             case "refused": return "\(box.peer.core.refused)"
             case "node":
                 let node = try box.peer.makeNode(tag: UInt64(nodes.count))
-                let access: Access = words.count > 1 && words[1] == "anyone" ? .anyone : .sameUser
-                try box.peer.publish(node, as: words[0], to: access)
+                try box.peer.publish(node, as: words[0], to: access(words.dropFirst().first))
                 nodes.append(NodeBox(node))
                 return ""
             case "dropnode":
@@ -154,6 +162,13 @@
             let pid = child.pid
             children.append(ChildBox(child))
             return "\(pid)"
+        }
+
+        /// "anyone", user IDs with commas, or nothing.
+        private func access(_ rule: String?) -> Access {
+            guard let rule else { return .sameUser }
+            return rule == "anyone"
+                ? .anyone : .users(rule.split(separator: ",").map { UInt32($0)! })
         }
 
         private func pinProcess(to processor: Int) -> Int32 {

@@ -1,7 +1,11 @@
 #if DEBUG
-    if CommandLine.arguments.count > 1 {
-        Child.run(CommandLine.arguments[1])
-    } else {
+    @testable import Bus1TestSupport
+
+    switch CommandLine.arguments.dropFirst().first {
+    case nil: Actor().run()
+    case "sandboxed":
+        RemoteControl.say("ok ")
         Actor().run()
+    case let role?: Child.run(role)
     }
 #endif

@@ -42,7 +42,12 @@ final class Crew {
         }
     }
 
-    func progress(_ name: String) throws -> Progress { try Progress(directory + "/" + name) }
+    func progress(_ name: String) throws -> Progress {
+        let progress = try Progress(directory + "/" + name)
+        // Written by members that may be of another user.
+        chmod(directory + "/" + name, 0o666)
+        return progress
+    }
 
     /// All leave; nothing is left of what they had. Who serves ends when all others have left.
     fileprivate func end() throws {
