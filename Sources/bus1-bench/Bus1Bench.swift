@@ -8,7 +8,7 @@ struct Bus1Bench: ParsableCommand {
         subcommands: [
             CompareCommand.self, RunCommand.self, OnceCommand.self, GateCommand.self,
             SelftestCommand.self, CheckCommand.self,
-            ListCommand.self, ServeCommand.self, Worker.self,
+            ListCommand.self, ServeCommand.self, Worker.self, CheckWorker.self,
         ],
         defaultSubcommand: CompareCommand.self)
 }

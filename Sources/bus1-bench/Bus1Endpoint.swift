@@ -33,6 +33,7 @@ final class BusHost: @unchecked Sendable {
     let bus: Bus
     private let directory: TemporaryDirectory
     private let peer: Peer
+    var directoryPath: String { directory.path }
 
     init() throws {
         directory = try TemporaryDirectory()

@@ -93,7 +93,7 @@ struct Outside {
         return String(decoding: buffer[..<length], as: UTF8.self)
     }
 
-    private static func directory() throws -> String {
+    static func directory() throws -> String {
         let path = try program()
         return String(path[..<(path.lastIndex(of: "/") ?? path.endIndex)])
     }

@@ -1,6 +1,7 @@
 /* CBench - the rivals and the yardsticks, each at its best, and what workers need of the kernel. */
 #pragma once
 
+#include "bench_check.h"
 #include "bench_clock.h"
 #include "bench_history.h"
 #include "bench_job.h"

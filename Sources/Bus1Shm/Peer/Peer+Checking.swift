@@ -1,0 +1,27 @@
+import CShmRing
+
+extension Peer {
+    /// How often each rule of the order acted while this peer received, since it joined. For `bus1-bench check`, which
+    /// believes no run in which a rule had nothing to do.
+    @_spi(Checking)
+    public var ruleCounts: [(name: String, count: UInt64)] {
+        let counts = core.inbox.pointee.counts
+        return [
+            ("passed over", counts.passed_over),
+            ("re-read", counts.re_read),
+            ("looks", counts.looks),
+            ("look-ahead waits", counts.look_waits),
+            ("reordered by look-ahead", counts.reordered),
+            ("several-rings waits", counts.rings_waits),
+            ("notices told", counts.notices),
+            ("notice waits", counts.notice_waits),
+            ("aborted commits", counts.aborted),
+            ("voids", counts.voids),
+            ("holes", counts.holes),
+            ("indices retired", counts.retired),
+            ("indices returned", counts.returned_to_service),
+            ("stamps raised", counts.clamped),
+            ("parked", counts.parked),
+        ]
+    }
+}

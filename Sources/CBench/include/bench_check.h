@@ -1,0 +1,75 @@
+/*
+ * bench_check.h - what the processes of `bus1-bench check` share: a stage, and a recorder for each
+ * peer, in one sparse memfd.
+ *
+ * The words of the stage say only who is where. They are stored and loaded without barriers, and
+ * seldom: a run must not be put in order by its own bookkeeping.
+ */
+#pragma once
+
+#include "bench_history.h"
+
+#define BENCH_CHECK_PEERS 512u
+#define BENCH_CHECK_PLACES 64u /* nodes that one peer offers at a time */
+#define BENCH_CHECK_COUNTS 32u
+
+enum bench_check_phase {
+    BENCH_CHECK_GATHER = 1, /* join, make nodes */
+    BENCH_CHECK_ACT,    /* send, receive, everything */
+    BENCH_CHECK_EMPTY,  /* only receive */
+    BENCH_CHECK_LET_GO, /* give up all handles */
+    BENCH_CHECK_SETTLE, /* receive the notices of that */
+    BENCH_CHECK_LEAVE,
+};
+
+struct bench_check_peer {
+    uint32_t phase; /* the one that this peer has done its part of; the peer */
+    uint32_t dead;  /* the coordinator, once the process is gone */
+    uint64_t sent;  /* transactions; the peer */
+    uint64_t full;  /* attempts that found no room, or no living destination; the peer */
+    uint64_t forged; /* messages under grants of others; the peer */
+    uint32_t places[BENCH_CHECK_PLACES]; /* numbers of nodes that can be looked up; the peer */
+    uint64_t counts[BENCH_CHECK_COUNTS]; /* how often rules acted; the peer */
+    uint64_t pad[11];
+};
+
+struct bench_check_stage {
+    uint32_t phase;      /* the coordinator */
+    uint32_t peer_count; /* that were ever started; the coordinator */
+    uint64_t recorder_bytes;
+    uint64_t pad[14];
+    struct bench_check_peer peers[BENCH_CHECK_PEERS];
+};
+
+/* Makes it; the caller owns the descriptor. -errno. */
+int bench_check_create(uint64_t recorder_bytes);
+/* Maps it, for good. NULL: errno says why. */
+struct bench_check_stage *bench_check_map(int fd);
+struct bench_recorder *bench_check_recorder(struct bench_check_stage *stage, uint32_t peer);
+
+static inline uint32_t bench_check_load(const uint32_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+static inline void bench_check_store(uint32_t *word, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+static inline struct bench_check_peer *bench_check_peer_at(struct bench_check_stage *stage,
+                                                           uint32_t peer)
+{
+    return &stage->peers[peer];
+}
+static inline uint32_t *bench_check_place(struct bench_check_stage *stage, uint32_t peer,
+                                          uint32_t place)
+{
+    return &stage->peers[peer].places[place];
+}
+static inline uint64_t *bench_check_count(struct bench_check_stage *stage, uint32_t peer,
+                                          uint32_t count)
+{
+    return &stage->peers[peer].counts[count];
+}
+
+/* Becomes this user, for good, with no group but its own. 0 or -errno. */
+int bench_check_become(uint32_t user, int32_t parent);

@@ -1,0 +1,45 @@
+import Bus1Shm
+import CBench
+
+extension CheckActor {
+    /// True when there was something.
+    mutating func tryReceive() throws -> Bool {
+        let begin = bench_recorder_now()
+        guard let delivery = try peer.tryReceive() else { return false }
+        try note(delivery, since: begin)
+        return true
+    }
+
+    /// Waits for something; true when it came.
+    mutating func receive(until deadline: Deadline) throws -> Bool {
+        let begin = bench_recorder_now()
+        do throws(Bus1Error) {
+            let delivery = try peer.receive(until: deadline)
+            try note(delivery, since: begin)
+            return true
+        } catch {
+            guard error.code == .timedOut else { throw error }
+            return false
+        }
+    }
+
+    private mutating func note(_ delivery: consuming Delivery, since begin: UInt64)
+        throws(Bus1Error)
+    {
+        switch delivery {
+        case .message(let message):
+            // The tag is the number of the node, as its owner made it.
+            let parcel = try message.load(as: Parcel.self)
+            bench_recorder_add(
+                recorder, BENCH_RECORD_RECEIVE.rawValue, begin, parcel.transaction,
+                [UInt32(message.tag)], 1)
+        case .notice(let notice):
+            switch notice.kind {
+            case .nodeReleased(let id):
+                // 0, which is no node, for a handle that this peer does not hold.
+                record(BENCH_RECORD_GONE, since: begin, forget(id) ?? 0)
+            default: break
+            }
+        }
+    }
+}

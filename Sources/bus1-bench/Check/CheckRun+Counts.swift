@@ -1,0 +1,37 @@
+import CBench
+
+extension CheckRun {
+    /// The names of what ``Peer/ruleCounts`` counts, in its order.
+    static let ruleNames = [
+        "passed over", "re-read", "looks", "look-ahead waits", "reordered by look-ahead",
+        "several-rings waits", "notices told", "notice waits", "aborted commits", "voids", "holes",
+        "indices retired", "indices returned", "stamps raised", "parked",
+    ]
+
+    /// The rules that a run like this must exercise, or it proves nothing.
+    private var required: Set<String> {
+        guard plan.transactions >= 100_000, plan.processes >= 4 else { return [] }
+        var names: Set = ["passed over", "looks", "look-ahead waits", "reordered by look-ahead"]
+        if plan.users > 1 || plan.isolation == .process { names.insert("several-rings waits") }
+        return names
+    }
+
+    /// Prints how often each rule acted, over all peers; returns those that should have and did not.
+    func printCounts() -> [String] {
+        var idle: [String] = []
+        var parts: [String] = []
+        for (index, name) in Self.ruleNames.enumerated() {
+            let count = (0..<peerCount).reduce(UInt64(0)) {
+                $0 + bench_check_count(stage, UInt32($1), UInt32(index)).pointee
+            }
+            parts.append("\(name) \(count)")
+            if count == 0 && required.contains(name) { idle.append(name) }
+        }
+        print("rules acted: \(parts.joined(separator: ", "))")
+        let sum = { (key: KeyPath<bench_check_peer, UInt64>) in
+            (0..<self.peerCount).reduce(UInt64(0)) { $0 + self.at($1).pointee[keyPath: key] }
+        }
+        print("attempts without effect: \(sum(\.full)), forged messages: \(sum(\.forged))")
+        return idle
+    }
+}

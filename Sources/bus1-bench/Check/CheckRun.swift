@@ -1,0 +1,207 @@
+import Bus1Shm
+import CBench
+import Glibc
+
+/// What `bus1-bench check` was asked to run.
+struct CheckPlan: Sendable {
+    var transactions = 200_000
+    var processes = 6
+    var nodes = 24
+    var users = 1
+    var isolation = CheckIsolation.user
+    var kills = 3
+    var seed: UInt64 = 1
+    var slots = 256
+    var forges = true
+
+    var placesEach: Int { max(1, nodes / processes) }
+}
+
+/// One run of real processes that do at random what peers can do. Keeps what they wrote down.
+final class CheckRun {
+    private struct Member {
+        let peer: Int
+        let pid: pid_t
+        let control: Int32
+        let quota: UInt64
+    }
+
+    let plan: CheckPlan
+    let stage: UnsafeMutablePointer<bench_check_stage>
+    private let stageFD: Int32
+    private let host: BusHost
+    private var members: [Member] = []
+    private(set) var peerCount = 0
+    private var dice: SplitMix64
+    /// So long may a run stand still.
+    private static let patience_ns: UInt64 = 20_000_000_000
+
+    init(_ plan: CheckPlan) throws {
+        self.plan = plan
+        dice = SplitMix64(state: plan.seed)
+        // Room for a run in which one peer gets everything; pages exist once they are written.
+        let room = UInt64(plan.transactions) * 400 + 1 << 26
+        stageFD = try BenchError.check(bench_check_create(room), "making the shared file")
+        guard let stage = bench_check_map(stageFD) else {
+            throw BenchError("mapping the shared file: \(String(cString: strerror(errno)))")
+        }
+        self.stage = stage
+        host = try BusHost()
+        // Other users must find the socket.
+        chmod(host.directoryPath, 0o755)
+    }
+
+    deinit {
+        for member in members { _ = bench_child_end(member.pid, 1) }
+        for member in members { close(member.control) }
+        close(stageFD)
+    }
+
+    // MARK: The run
+
+    /// Runs all phases. Throws when a process ends by itself, or nothing moves any more.
+    func run() throws {
+        bench_check_store(&stage.pointee.phase, BENCH_CHECK_GATHER.rawValue)
+        let quota = UInt64(plan.transactions / plan.processes)
+        for _ in 0..<plan.processes { try start(quota: quota) }
+        try wait(for: BENCH_CHECK_GATHER)
+        bench_check_store(&stage.pointee.phase, BENCH_CHECK_ACT.rawValue)
+        try act()
+        for phase in [
+            BENCH_CHECK_EMPTY, BENCH_CHECK_LET_GO, BENCH_CHECK_SETTLE, BENCH_CHECK_LEAVE,
+        ] {
+            bench_check_store(&stage.pointee.phase, phase.rawValue)
+            try wait(for: phase)
+        }
+        for member in members {
+            let status = bench_child_end(member.pid, 0)
+            close(member.control)
+            guard status == 0 else {
+                members = []
+                throw BenchError("peer \(member.peer) ended with status \(status)")
+            }
+        }
+        members = []
+    }
+
+    /// Until all have done their part; kills some on the way and starts others in their place.
+    private func act() throws {
+        var killed = 0
+        var threshold = nextKill(after: 0)
+        try watch { [self] in
+            if killed < plan.kills, sent >= threshold {
+                try kill(members[Int(dice.next() % UInt64(members.count))])
+                killed += 1
+                threshold = nextKill(after: killed)
+            }
+            return members.allSatisfy { self.phase(of: $0) == BENCH_CHECK_ACT.rawValue }
+        }
+    }
+
+    private func nextKill(after killed: Int) -> UInt64 {
+        let share = UInt64(plan.transactions / (plan.kills + 1))
+        return share * UInt64(killed) + dice.next() % (share + 1)
+    }
+
+    private func wait(for phase: bench_check_phase) throws {
+        try watch { [self] in
+            members.allSatisfy { self.phase(of: $0) == phase.rawValue }
+        }
+    }
+
+    /// Looks every now and then, until `isDone`.
+    private func watch(_ isDone: () throws -> Bool) throws {
+        var last = progress
+        var since = bench_monotonic_ns()
+        while try !isDone() {
+            guard bench_interrupted() == 0 else { throw Interrupted() }
+            usleep(200)
+            let leaving = bench_check_load(&stage.pointee.phase) == BENCH_CHECK_LEAVE.rawValue
+            for member in members where !leaving {
+                var status: Int32 = 0
+                if waitpid(member.pid, &status, WNOHANG) == member.pid {
+                    members.removeAll { $0.pid == member.pid }
+                    throw BenchError("peer \(member.peer) ended by itself, status \(status)")
+                }
+            }
+            let now = progress
+            if now != last {
+                last = now
+                since = bench_monotonic_ns()
+            } else if bench_monotonic_ns() - since > Self.patience_ns {
+                let where_ = members.map { "peer \($0.peer) in phase \(phase(of: $0))" }
+                throw BenchError("nothing moves: \(where_.joined(separator: ", "))")
+            }
+        }
+    }
+
+    private var sent: UInt64 { (0..<peerCount).reduce(0) { $0 + at($1).pointee.sent } }
+
+    private var progress: UInt64 {
+        (0..<peerCount).reduce(0) { $0 &+ at($1).pointee.sent &+ UInt64(at($1).pointee.phase) }
+    }
+
+    func at(_ peer: Int) -> UnsafeMutablePointer<bench_check_peer> {
+        bench_check_peer_at(stage, UInt32(peer))
+    }
+
+    private func phase(of member: Member) -> UInt32 {
+        bench_check_load(&at(member.peer).pointee.phase)
+    }
+
+    // MARK: Processes
+
+    private func start(quota: UInt64) throws {
+        guard peerCount < Int(BENCH_CHECK_PEERS) else { throw BenchError("too many peers") }
+        let peer = peerCount
+        let user = plan.users > 1 ? 61001 + peer % plan.users : 0
+        bench_recorder_init(
+            bench_check_recorder(stage, UInt32(peer)), stage.pointee.recorder_bytes)
+        var ends: [Int32] = [-1, -1]
+        try BenchError.check(bench_control_pair(&ends), "making a control socket")
+        defer { close(ends[1]) }
+        var arguments = [
+            "bus1-bench", "check-peer", "--peer", "\(peer)", "--parent", "\(getpid())", "--bus",
+            host.bus.path, "--isolation", plan.isolation.rawValue, "--user", "\(user)", "--places",
+            "\(plan.placesEach)", "--quota", "\(quota)", "--seed",
+            "\(plan.seed &* 1000 &+ UInt64(peer))", "--slots", "\(plan.slots)",
+        ]
+        if plan.forges && peer == 0 { arguments.append("--forges") }
+        var pointers = arguments.map { strdup($0) }
+        pointers.append(nil)
+        defer { pointers.forEach { free($0) } }
+        let pid = try BenchError.check(
+            bench_worker_spawn("/proc/self/exe", pointers, ends[1], stageFD), "starting a peer")
+        members.append(Member(peer: peer, pid: pid, control: ends[0], quota: quota))
+        peerCount += 1
+        bench_check_store(&stage.pointee.peer_count, UInt32(peerCount))
+    }
+
+    /// Kills one at whatever instruction it is, and starts another one that does the rest.
+    private func kill(_ member: Member) throws {
+        let begin = bench_recorder_now()
+        _ = bench_child_end(member.pid, 1)
+        close(member.control)
+        members.removeAll { $0.pid == member.pid }
+        let recorder = bench_check_recorder(stage, UInt32(member.peer))
+        bench_recorder_add(recorder, BENCH_RECORD_KILLED.rawValue, begin, 0, nil, 0)
+        bench_check_store(&at(member.peer).pointee.dead, 1)
+        let done = at(member.peer).pointee.sent
+        try start(quota: member.quota > done ? member.quota - done : 0)
+    }
+
+    // MARK: Afterwards
+
+    /// What all peers wrote down. Lies in this run's memory.
+    func histories() throws -> Histories {
+        let histories = Histories()
+        for peer in 0..<peerCount {
+            let recorder = bench_check_recorder(stage, UInt32(peer))!
+            guard recorder.pointee.full == 0 else {
+                throw BenchError("the history of peer \(peer) found no room")
+            }
+            try histories.add(peer: peer, recorder)
+        }
+        return histories
+    }
+}
