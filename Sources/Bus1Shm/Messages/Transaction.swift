@@ -90,8 +90,11 @@ public struct Transaction: ~Copyable {
         messages[messages.count - 1].replyNode = node.id
     }
 
-    /// Adds the release of a handle.
-    public mutating func release(_ handle: consuming Handle) { handles.append(handle.detach()) }
+    /// Adds the release of a handle. One of another peer is a mistake of the caller's, and traps.
+    public mutating func release(_ handle: consuming Handle) {
+        precondition(handle.entry.pointee.token == state.core.hot.pointee.token, "another peer's")
+        handles.append(handle.detach())
+    }
 
     /// Adds the release of a node.
     public mutating func release(_ node: consuming Node) { nodes.append(node.detach()) }

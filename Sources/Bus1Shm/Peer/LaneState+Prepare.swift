@@ -92,7 +92,7 @@ extension LaneState {
             throw core.noSuchHandleToSend
         }
         if owner.peer == core.ownPeer {
-            guard let node = core.nodeID(named: passed.pointee.grant, by: owner) else {
+            guard let node = core.ownNode(behind: passed, owner) else {
                 throw Bus1Error.nodeReleasedToSend
             }
             let number = try core.makeGrant(node, to: prepared.link, oneShot: false)

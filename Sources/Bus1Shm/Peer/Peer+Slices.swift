@@ -64,6 +64,11 @@ extension PeerCore {
         guard result == 0 else { throw Bus1Error(result: result, "forward a payload") }
         // The pool holds the slice now. The link, whose board it will write, stays in this core's list.
         cell.pointee.give_back = nil
+        cell.pointee.give_back_payload = nil
+        if let attachments = cell.pointee.attachments {
+            cell.pointee.attachments = nil
+            Unmanaged<Attachments>.fromOpaque(attachments).release()
+        }
         Unmanaged<Link>.fromOpaque(cell.pointee.owner).release()
         var slice = Slice(raw, byteCount: byteCount, of: pool)
         slice.isForwarded = true

@@ -16,6 +16,16 @@ extension PeerCore {
         handOvers.withLock { _ = $0.introduced.insert(pair) }
     }
 
+    /// The own node to which a held handle leads. Any thread, but for handles to own nodes that were
+    /// looked up or received: those only the peer's own.
+    func ownNode(behind entry: UnsafeMutablePointer<HandleEntry>, _ link: Link) -> NodeID? {
+        let number = shmring_load_relaxed_u32(entry.pointer(to: \.grant)!)
+        guard number < PeerHot.grantsMax else {
+            return nodeID(named: number, by: link) ?? nodeID(of: entry.pointee.key, by: link)
+        }
+        return nodes.withLock { NodeID(rawValue: $0.node(of: number)) }
+    }
+
     /// The number of the next hand-over. 2^32 of them are not used up by honest means: one each
     /// microsecond lasts for more than an hour, and the keys of an hour ago are bound.
     func nextHandOver() -> UInt32 {
@@ -62,7 +72,7 @@ extension PeerCore {
         }
         let word = entry.pointee.word
         if owner.peer == ownPeer {
-            guard let node = nodeID(named: entry.pointee.grant, by: owner) else {
+            guard let node = ownNode(behind: entry, owner) else {
                 throw Bus1Error.nodeReleasedToSend
             }
             let number = try makeGrant(node, to: way, oneShot: false)
