@@ -129,6 +129,10 @@ final class LaneState {
     func trySend(
         _ slice: borrowing Slice, _ entry: UnsafeMutablePointer<HandleEntry>, _ stamp: inout UInt64
     ) throws(Bus1Error) -> Bool {
+        // Of an unbound handle the peer's own lane finds this one, which has no room.
+        if entry.pointee.producer == NoRoom.producer {
+            guard try bind(entry) else { return false }
+        }
         let producer = try producer(entry)
         var body = shmring_slice_ref()
         guard let lender = try lend(slice, to: Int(entry.pointee.link), &body) else { return false }
