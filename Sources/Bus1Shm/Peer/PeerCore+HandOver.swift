@@ -12,7 +12,9 @@ extension PeerCore {
         guard lane == 0 else {
             throw Bus1Error(.denied, "pass on a handle from a lane to somebody new")
         }
-        try connection.introduce(owner, holder, until: .after(.seconds(10)))
+        try takingRings { () throws(Bus1Error) in
+            try connection.introduce(owner, holder, until: .after(.seconds(10)))
+        }
         handOvers.withLock { _ = $0.introduced.insert(pair) }
     }
 
@@ -104,7 +106,9 @@ extension PeerCore {
     /// This peer's way to another peer of its process.
     private func link(to other: PeerCore) throws(Bus1Error) -> Link {
         if linkOfPeer[other.ownPeer] == nil {
-            try connection.introduce(ownPeer, other.ownPeer, until: .after(.seconds(10)))
+            try takingRings { () throws(Bus1Error) in
+                try connection.introduce(ownPeer, other.ownPeer, until: .after(.seconds(10)))
+            }
         }
         return links[try indexOfLink(to: other.ownPeer)]
     }
