@@ -27,18 +27,23 @@ extension CheckActor {
         throws(Bus1Error)
     {
         switch delivery {
-        case .message(let message):
-            // The tag is the number of the node, as its owner made it.
+        case .message(var message):
             let parcel = try message.load(as: Parcel.self)
+            // The tag is the number of the node, as its owner made it.
+            takeHandles(&message, parcel)
             bench_recorder_add(
-                recorder, BENCH_RECORD_RECEIVE.rawValue, begin, parcel.transaction,
-                [UInt32(message.tag)], 1)
+                recorder, BENCH_RECORD_RECEIVE.rawValue, begin, parcel.transaction, items,
+                UInt32(items.count))
         case .notice(let notice):
             switch notice.kind {
             case .nodeReleased(let id):
                 // 0, which is no node, for a handle that this peer does not hold.
                 record(BENCH_RECORD_GONE, since: begin, forget(id) ?? 0)
-            default: break
+            case .noHandles(let id):
+                // An own node that is not offered any more was released: nothing is due then.
+                guard let place = places.first(where: { $0.id == id }) else { return }
+                record(BENCH_RECORD_NONE, since: begin, place.number)
+            case .replyLost: break
             }
         }
     }

@@ -7,10 +7,12 @@ struct CheckActor: ~Copyable {
     /// A node of this peer that others can look up.
     final class Place {
         let number: UInt32
+        let id: NodeID
         var node: Node?
 
         init(_ number: UInt32, _ node: consuming Node) {
             self.number = number
+            id = node.id
             self.node = consume node
         }
     }
@@ -28,6 +30,7 @@ struct CheckActor: ~Copyable {
     let quota: UInt64
     let access: Access
     let forges: Bool
+    let passes: Bool
     var dice: SplitMix64
     var places: [Place] = []
     var handles: [Held] = []
@@ -42,7 +45,7 @@ struct CheckActor: ~Copyable {
 
     init(
         peer: consuming Peer, stage: UnsafeMutablePointer<bench_check_stage>, me: Int,
-        quota: UInt64, dice: SplitMix64, access: Access, forges: Bool
+        quota: UInt64, dice: SplitMix64, access: Access, forges: Bool, passes: Bool
     ) {
         self.peer = peer
         self.stage = stage
@@ -51,6 +54,7 @@ struct CheckActor: ~Copyable {
         self.dice = dice
         self.access = access
         self.forges = forges
+        self.passes = passes
         mine = bench_check_peer_at(stage, UInt32(me))
         recorder = bench_check_recorder(stage, UInt32(me))
     }
@@ -142,7 +146,8 @@ struct CheckActor: ~Copyable {
         for _ in 0..<roll(6) where try !tryReceive() { break }
         switch handles.count < 8 ? 995 : roll(1000) {
         case 0..<560: try sendOne()
-        case 560..<960: try sendSeveral()
+        case 560..<930: try sendSeveral()
+        case 930..<960: if passes { try handOver() } else { try sendOne() }
         case 960..<970: _ = try receive(until: .after(.microseconds(roll(200))))
         case 970..<976: try drop(handles[roll(handles.count)])
         case 976..<980: try holdOwn()

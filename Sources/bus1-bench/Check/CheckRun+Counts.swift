@@ -31,7 +31,9 @@ extension CheckRun {
         let sum = { (key: KeyPath<bench_check_peer, UInt64>) in
             (0..<self.peerCount).reduce(UInt64(0)) { $0 + self.at($1).pointee[keyPath: key] }
         }
-        print("attempts without effect: \(sum(\.full)), forged messages: \(sum(\.forged))")
+        print(
+            "hand-overs: \(sum(\.passed)), attempts without effect: \(sum(\.full)), "
+                + "forged messages: \(sum(\.forged))")
         return idle
     }
 }

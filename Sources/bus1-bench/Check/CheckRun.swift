@@ -13,6 +13,7 @@ struct CheckPlan: Sendable {
     var seed: UInt64 = 1
     var slots = 256
     var forges = true
+    var passes = true
 
     var placesEach: Int { max(1, nodes / processes) }
 }
@@ -167,6 +168,7 @@ final class CheckRun {
             "\(plan.seed &* 1000 &+ UInt64(peer))", "--slots", "\(plan.slots)",
         ]
         if plan.forges && peer == 0 { arguments.append("--forges") }
+        if plan.passes { arguments.append("--passes") }
         var pointers = arguments.map { strdup($0) }
         pointers.append(nil)
         defer { pointers.forEach { free($0) } }

@@ -19,6 +19,7 @@ struct CheckWorker: ParsableCommand {
     @Option var seed: UInt64
     @Option var slots: Int
     @Flag var forges = false
+    @Flag var passes = false
 
     func run() throws {
         guard bench_worker_settle(parent) == 0,
@@ -32,7 +33,7 @@ struct CheckWorker: ParsableCommand {
             var actor = CheckActor(
                 peer: peer, stage: stage, me: self.peer, quota: quota,
                 dice: SplitMix64(state: seed), access: user == 0 ? .sameUser : .anyone,
-                forges: forges)
+                forges: forges, passes: passes)
             try actor.gather(places: places)
             try actor.run()
         } catch {
