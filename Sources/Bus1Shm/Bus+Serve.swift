@@ -38,7 +38,7 @@ extension Bus {
             throw Bus1Error(.system, "serve a bus", errno: EADDRINUSE)
         }
         try BrokerThread.start(
-            address, lock: lock, mode: .alone, stopEvent: stopEvent, atEnd: atEnd)
+            address, limits, lock: lock, mode: .alone, stopEvent: stopEvent, atEnd: atEnd)
     }
 }
 

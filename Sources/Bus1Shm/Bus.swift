@@ -16,10 +16,13 @@ public struct Bus: Sendable, Hashable {
     public let path: String
     /// With whom the peers that are made on it share rings.
     public let isolation: Isolation
+    /// What users and peers may have, if this process starts the broker.
+    public let limits: Limits
 
     /// Names a bus. The directory of the path must exist; the default's is made when it is needed.
-    public init(path: String, isolation: Isolation = .user) {
+    public init(path: String, isolation: Isolation = .user, limits: Limits = Limits()) {
         self.path = path
         self.isolation = isolation
+        self.limits = limits
     }
 }

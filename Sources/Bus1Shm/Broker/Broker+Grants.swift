@@ -43,10 +43,11 @@ extension Broker {
             message.tail(after: TicketBody.self).count == Int(body.count)
                 * MemoryLayout<TicketItem>.size
         else { throw .sever }
-        guard peer.tickets.count < Int(limits.tickets) else {
+        guard peer.tickets.count < Int(peer.limits.tickets) else {
             throw .refuse(
                 overQuota(
-                    .tickets, used: peer.tickets.count, limit: Int(limits.tickets), peer.account))
+                    .tickets, used: peer.tickets.count, limit: Int(peer.limits.tickets),
+                    peer.account))
         }
         var items: [TicketItem] = []
         for index in 0..<Int(body.count) {

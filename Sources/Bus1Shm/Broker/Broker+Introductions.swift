@@ -40,15 +40,19 @@ extension Broker {
     func ensureRing(of receiver: BrokerPeer, for sender: BrokerPeer) throws(Failure) -> BrokerRing {
         let domain = sender.domain(toward: receiver)
         if let ring = receiver.rings[domain] { return ring }
-        guard receiver.rings.count < Int(limits.rings) else {
+        let ringsMax = Int(receiver.limits.rings)
+        guard receiver.rings.count < ringsMax else {
             throw .refuse(
                 overQuota(
-                    .rings, used: receiver.rings.count, limit: Int(limits.rings), receiver.account))
+                    .rings, used: receiver.rings.count, limit: ringsMax, receiver.account))
         }
         guard let id = nextRing() else {
             let limit = Int(SHMRING_RINGS_MAX)
             throw .refuse(overQuota(.rings, used: rings.count, limit: limit, receiver.account))
         }
+        let ringBytes = shmring_ring_bytes(receiver.slots, receiver.slotBytes)
+        let cost = Charges(rings: 1, bytes: Int(ringBytes))
+        try charge(sender.account, cost)
         let descriptor: SharedDescriptor
         do {
             let made = try Self.create("make a ring") { out in
@@ -56,12 +60,14 @@ extension Broker {
             }
             descriptor = SharedDescriptor(made)
         } catch {
+            giveBack(sender.account.uid, cost)
             throw .refuse(asRefusal(error, receiver))
         }
         let ring = BrokerRing(
             id, owner: receiver.id, domain: domain, slots: receiver.slots,
             slotBytes: receiver.slotBytes,
-            descriptor: descriptor, isAcknowledged: receiver.rings.isEmpty)
+            descriptor: descriptor, isAcknowledged: receiver.rings.isEmpty,
+            payer: sender.account.uid, charge: cost)
         rings[id] = ring
         receiver.rings[domain] = ring
         let body = RingBody(
@@ -196,6 +202,9 @@ extension Broker {
             let ringOfB = b.rings[a.domain(toward: b)]
         else { throw Bus1Error(.nodeReleased, "introduce peers") }
         let isSelf = a === b
+        try chargeLink(a, b)
+        var isJoined = false
+        defer { if !isJoined { giveBackLink(a, b) } }
         let fromA: SharedDescriptor
         var fromB: SharedDescriptor?
         do {
@@ -220,6 +229,7 @@ extension Broker {
                 .peers, used: ringOfA.senders.count, limit: Int(SHMRING_SENDERS_MAX), a.account)
         }
         // Nothing below can fail.
+        isJoined = true
         a.introduced.insert(b.id)
         b.introduced.insert(a.id)
         let sideOfB = Side(

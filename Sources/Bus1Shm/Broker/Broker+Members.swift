@@ -19,8 +19,9 @@ extension Broker {
         let pidfdOwner = SharedDescriptor(Descriptor(owning: pidfd))
         let account = Account(uid: credentials.uid, pid: credentials.pid)
         let used = peersOfUser[account.uid, default: 0]
-        guard used < Int(limits.peers), lastPeer < .max else {
-            let limit = lastPeer < .max ? Int(limits.peers) : Int(UInt32.max)
+        let peersMax = limitsOfUser[account.uid]?.peers ?? limits.peers
+        guard used < Int(peersMax), lastPeer < .max else {
+            let limit = lastPeer < .max ? Int(peersMax) : Int(UInt32.max)
             dismiss(socket.rawValue, overQuota(.peers, used: used, limit: limit, account))
             return
         }
@@ -29,7 +30,8 @@ extension Broker {
             return
         }
         lastPeer += 1
-        let peer = BrokerPeer(PeerID(rawValue: lastPeer), account, process, socket: socket)
+        let peer = BrokerPeer(
+            PeerID(rawValue: lastPeer), account, process, socket: socket, limits)
         guard
             bus1_sys_loop_receive(loop, socket.rawValue, Token(.packets, UInt64(lastPeer)).rawValue)
                 == 0
@@ -96,6 +98,10 @@ extension Broker {
         peer.isolation = isNobody ? .process : isolation
         peer.domainByProcess = domain(.process(peer.process.number))
         peer.domainByUser = isNobody ? peer.domainByProcess : domain(.user(peer.account.uid))
+        let bytes = shmring_claims_bytes(peer.lanes) + shmring_outbox_bytes(peer.lanes)
+        let memory = Charges(bytes: Int(bytes))
+        try charge(peer.account, memory)
+        peer.memoryCharge = memory
         do {
             try makeMemory(of: peer)
         } catch {
@@ -287,13 +293,21 @@ extension Broker {
         release(oneOf: peer.account.uid)
         for ring in peer.rings.values {
             rings[ring.id] = nil
+            giveBack(ring.payer, ring.charge)
             dropClaims(on: ring.id)
         }
         peer.rings.removeAll()
         for id in peer.introduced {
             linkSockets.remove(PairKey(peer.id, id))
+            giveBack(peer.account.uid, Self.linkCharge)
+            if id != peer.id, let other = peers[id] {
+                giveBack(other.account.uid, Self.linkCharge)
+            }
             for ring in peers[id]?.rings.values ?? [:].values { ring.removeSender(peer.id) }
         }
+        giveBack(peer.account.uid, peer.memoryCharge)
+        peer.memoryCharge = Charges()
+        waitingForRoom[peer.id] = nil
         peer.claims = nil
         peer.outbox = nil
         peer.process.peers.remove(peer.id)
@@ -316,5 +330,6 @@ extension Broker {
     private func release(oneOf uid: UInt32) {
         let left = peersOfUser[uid, default: 1] - 1
         peersOfUser[uid] = left > 0 ? left : nil
+        if left <= 0 { limitsOfUser[uid] = nil }
     }
 }

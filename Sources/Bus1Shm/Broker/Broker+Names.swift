@@ -23,9 +23,10 @@ extension Broker {
         default: throw .sever
         }
         guard names[name] == nil else { throw .refuse(Bus1Error(.nameTaken, "publish a node")) }
-        guard peer.names.count < Int(limits.names) else {
+        guard peer.names.count < Int(peer.limits.names) else {
             throw .refuse(
-                overQuota(.names, used: peer.names.count, limit: Int(limits.names), peer.account))
+                overQuota(
+                    .names, used: peer.names.count, limit: Int(peer.limits.names), peer.account))
         }
         _ = try ensureRing(of: peer, for: peer)
         let publication = Publication(owner: peer.id, node: body.node, access: access)
@@ -56,10 +57,11 @@ extension Broker {
         else { throw .sever }
         let name = try name(in: message, after: NameBody.self, from: 0, length: body.nameLength)
         let request = message.header.request
-        guard peer.lookUps.count < Int(limits.lookUps) else {
+        guard peer.lookUps.count < Int(peer.limits.lookUps) else {
             throw .refuse(
                 overQuota(
-                    .lookUps, used: peer.lookUps.count, limit: Int(limits.lookUps), peer.account))
+                    .lookUps, used: peer.lookUps.count, limit: Int(peer.limits.lookUps),
+                    peer.account))
         }
         if let publication = names[name] {
             peer.lookUps[request] = name

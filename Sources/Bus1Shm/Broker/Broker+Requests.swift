@@ -31,6 +31,7 @@ extension Broker {
         case (.member, .ringEvent): try ringEvent(message, from: peer)
         case (.member, .bury): try bury(message, from: peer)
         case (.member, .introduce): try introduceOthers(message, from: peer)
+        case (.member, .limits): try limits(message, from: peer)
         case (.member, .abortAsk): try abortAsk(message, from: peer)
         default: throw .sever
         }

@@ -39,6 +39,12 @@ final class Broker {
     var processNumbers: [UInt64: UInt64] = [:]
     /// Connections and peers of a user, the severed and unburied ones included.
     var peersOfUser: [UInt32: Int] = [:]
+    /// What else each user is charged for.
+    var chargesOfUser: [UInt32: Charges] = [:]
+    /// Users that are content with less.
+    var limitsOfUser: [UInt32: BusLimits] = [:]
+    /// Who waits until there is room: one wish for each peer.
+    var waitingForRoom: [PeerID: RoomWish] = [:]
     var names: [[UInt8]: Publication] = [:]
     /// Who waits for a name, in the order in which they asked.
     var waiting: [[UInt8]: [Waiting]] = [:]
@@ -155,6 +161,7 @@ final class Broker {
             let timeout_ms: Int32 = crowded.isEmpty ? -1 : 10
             let result = bus1_sys_loop_next(loop, &event, timeout_ms)
             if result == 1 { dispatch(event) }
+            if !waitingForRoom.isEmpty { grantRoom() }
             if result < 0 { break }
             for id in crowded { if let peer = peers[id] { flush(peer) } }
             if mode == .embedded, hasServed, connectionCount == 0 { isStopping = true }

@@ -32,6 +32,10 @@ final class BrokerPeer {
     var domainByUser = DomainID(rawValue: 0)
     var domainByProcess = DomainID(rawValue: 0)
     var ticket: BrokerTicket?
+    /// The bus's, or less where it is content with that.
+    var limits: BusLimits
+    /// Claim words and outbox: charged to its user.
+    var memoryCharge = Charges()
 
     // Its memory. The descriptors bear the right to map it for writing, and are closed once both
     // sides have.
@@ -60,8 +64,12 @@ final class BrokerPeer {
     /// Introductions that go on when it has received what is queued.
     var heldBack: [() -> Void] = []
 
-    init(_ id: PeerID, _ account: Account, _ process: BrokerProcess, socket: SharedDescriptor) {
+    init(
+        _ id: PeerID, _ account: Account, _ process: BrokerProcess, socket: SharedDescriptor,
+        _ limits: BusLimits
+    ) {
         self.id = id
+        self.limits = limits
         self.account = account
         self.process = process
         self.socket = socket
@@ -133,6 +141,9 @@ final class BrokerRing {
     let slots: UInt32
     let slotBytes: UInt32
     let descriptor: SharedDescriptor
+    /// The user for whose peers it was made, and what that user is charged.
+    let payer: UInt32
+    let charge: Charges
     /// The owner receives from it.
     var isAcknowledged: Bool
     /// With which the owner wants to be woken.
@@ -145,8 +156,10 @@ final class BrokerRing {
 
     init(
         _ id: RingID, owner: PeerID, domain: DomainID, slots: UInt32, slotBytes: UInt32,
-        descriptor: SharedDescriptor, isAcknowledged: Bool
+        descriptor: SharedDescriptor, isAcknowledged: Bool, payer: UInt32, charge: Charges
     ) {
+        self.payer = payer
+        self.charge = charge
         self.id = id
         self.owner = owner
         self.domain = domain

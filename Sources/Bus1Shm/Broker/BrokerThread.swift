@@ -38,7 +38,7 @@ enum BrokerThread {
     /// Binds the socket and starts the thread. When this returns, others can connect. `atEnd` is
     /// called on the thread when the files are gone; `stopEvent`, signalled, makes that happen.
     static func start(
-        _ address: BusAddress, lock: consuming Descriptor, mode: Broker.Mode,
+        _ address: BusAddress, _ limits: BusLimits, lock: consuming Descriptor, mode: Broker.Mode,
         stopEvent: SharedDescriptor? = nil,
         atEnd: @escaping @Sendable () -> Void = {}
     ) throws(Bus1Error) {
@@ -54,7 +54,8 @@ enum BrokerThread {
         let listening = SharedDescriptor(Descriptor(owning: listener))
         let number = register(directory.take(), address)
         do throws(Bus1Error) {
-            let broker = try Broker(listener: listening, stopEvent: stopEvent, mode: mode)
+            let broker = try Broker(
+                listener: listening, stopEvent: stopEvent, mode: mode, limits: limits)
             // A child of this process must not keep the lock or the socket alive.
             bus1_sys_close_on_fork(lock.rawValue, true)
             bus1_sys_close_on_fork(listening.rawValue, true)

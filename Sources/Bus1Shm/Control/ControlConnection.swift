@@ -209,6 +209,20 @@ final class ControlConnection {
         _ = try ask(.introduce, pair, "introduce peers", until: deadline)
     }
 
+    /// What is used of a resource that the broker counts, and how much may be: of the peer, or of its
+    /// user. `set`: be content with that much. `waits`: answered when there is room.
+    func limits(
+        of resource: Resource, set limit: Int? = nil, waits: Bool = false, until deadline: Deadline
+    ) throws(Bus1Error) -> (used: Int, limit: Int) {
+        let verb: LimitsBody.Verb = limit != nil ? .set : waits ? .wait : .ask
+        let body = LimitsBody(
+            resource: resource.rawValue, verb: verb.rawValue,
+            limit: UInt64(clamping: limit ?? 0))
+        let answer = try ask(.limits, body, "ask for limits", until: deadline)
+        guard let told = answer.wholeBody(LimitsBody.self) else { throw sever("ask for limits") }
+        return (Int(clamping: told.used), Int(clamping: told.limit))
+    }
+
     /// From now on this peer receives from that ring. Returns at once.
     func acknowledge(_ ring: RingID) throws(Bus1Error) {
         try tell(.ringAcknowledged, RingBody(ring: ring.rawValue), "acknowledge a ring")

@@ -18,10 +18,6 @@ extension Welcome {
             broker: Account(uid: body.brokerUID, pid: body.brokerPID), layoutVersion: body.layout,
             lanes: body.lanes,
             slots: body.slots, slotBytes: body.slotBytes, grantsOfTicket: Int(body.grantsOfTicket),
-            limits: BusLimits(
-                peers: body.peersMax, rings: body.ringsMax, names: body.namesMax,
-                lookUps: body.lookUpsMax,
-                tickets: body.ticketsMax),
             busPage: busPage, claims: claims, outbox: outbox)
     }
 }

@@ -103,27 +103,12 @@ struct Welcome: ~Copyable {
     let slotBytes: UInt32
     /// How many ``ControlEvent/granted(_:)`` the ticket brings.
     let grantsOfTicket: Int
-    let limits: BusLimits
     /// To be mapped read-only.
     var busPage: Descriptor
     /// To be mapped for reading and writing, before ``ControlConnection/confirmMapped()``.
     var claims: Descriptor
     /// To be mapped for reading and writing, before ``ControlConnection/confirmMapped()``.
     var outbox: Descriptor
-}
-
-/// What the broker grants to one user, or to one peer.
-struct BusLimits: Sendable, BitwiseCopyable {
-    /// Of one user.
-    var peers: UInt32 = 4096
-    /// Of one peer.
-    var rings: UInt32 = 1024
-    /// Of one peer.
-    var names: UInt32 = 256
-    /// Of one peer, waiting.
-    var lookUps: UInt32 = 256
-    /// Of one peer, not yet used.
-    var tickets: UInt32 = 256
 }
 
 /// Whether a receiver's question whose slot a dead claimer left unwritten can be answered with yes.

@@ -46,6 +46,7 @@ enum ControlKind: UInt32 {
     case abortAsk = 15
     case goodbye = 16
     case introduce = 17
+    case limits = 18
     // Broker to peer, unasked. The request number is 0.
     case ringAdded = 32
     case introduced = 33
@@ -206,6 +207,25 @@ struct TicketMadeBody: BitwiseCopyable {
 struct PairBody: BitwiseCopyable {
     var first: UInt32
     var second: UInt32
+}
+
+/// Of limits, question and answer.
+struct LimitsBody: BitwiseCopyable {
+    enum Verb: UInt32 {
+        case ask = 0
+        /// Be content with `limit`.
+        case set = 1
+        /// Answer when less than the limit is used.
+        case wait = 2
+    }
+
+    /// `Resource`: peers, links, rings, names, lookUps or tickets.
+    var resource: UInt32
+    /// 0 in an answer.
+    var verb: UInt32
+    /// 0 in a question.
+    var used: UInt64 = 0
+    var limit: UInt64 = 0
 }
 
 /// Of linkSocket, linkSocketMade and peerDied.

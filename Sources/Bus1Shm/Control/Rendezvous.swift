@@ -23,7 +23,7 @@ enum Rendezvous {
                 try checkBroker(socket, directory, operation)
                 return socket
             case ENOENT, ECONNREFUSED:
-                if try becomeBroker(address, directory) { continue }
+                if try becomeBroker(bus, address, directory) { continue }
             case EAGAIN:
                 break  // Its queue of connections is full: it is busy, or stopped.
             case EACCES, EPERM:
@@ -46,10 +46,10 @@ enum Rendezvous {
 
     /// True when this process is the broker now.
     private static func becomeBroker(
-        _ address: BusAddress, _ directory: borrowing Descriptor
+        _ bus: Bus, _ address: BusAddress, _ directory: borrowing Descriptor
     ) throws(Bus1Error) -> Bool {
         guard let lock = try takeLock(address, directory) else { return false }
-        try BrokerThread.start(address, lock: lock, mode: .embedded)
+        try BrokerThread.start(address, bus.limits, lock: lock, mode: .embedded)
         return true
     }
 

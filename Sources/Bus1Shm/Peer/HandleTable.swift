@@ -10,7 +10,9 @@ import Synchronization
 final class HandleTable: @unchecked Sendable {
     // @unchecked: the free list is under its lock; `base` never changes; entries as said above.
     let base: UnsafeMutablePointer<HandleEntry>
+    /// Entries that there is address space for.
     let countMax: Int
+    private let limits: Limits
     private let byteCount: Int
     private let token: UInt64
     private let free: Mutex<FreeList>
@@ -25,7 +27,9 @@ final class HandleTable: @unchecked Sendable {
     static let indexBits: UInt64 = 24
 
     /// Room for `countMax` handles: address space, memory only for what is used.
-    init(token: UInt64, countMax: Int) {
+    init(token: UInt64, limits: Limits) {
+        self.limits = limits
+        let countMax = limits[.handles]
         self.token = token
         self.countMax = max(1, min(countMax, 1 << Int(Self.indexBits)))
         byteCount = self.countMax * MemoryLayout<HandleEntry>.stride
@@ -40,6 +44,7 @@ final class HandleTable: @unchecked Sendable {
     }
 
     var used: Int { free.withLock { $0.used } }
+    var isFull: Bool { used >= limits[.handles] }
 
     /// Makes a handle to a node behind a link. nil when there are as many as there may be.
     func add(
@@ -47,7 +52,7 @@ final class HandleTable: @unchecked Sendable {
         key: GrantKey = GrantKey(granter: 0, number: 0)
     ) -> HandleID? {
         let free: UInt32? = free.withLock { list in
-            guard list.used < countMax else { return nil }
+            guard list.used < limits[.handles] else { return nil }
             list.used += 1
             if let index = list.indices.popLast() { return index }
             defer { list.next += 1 }
@@ -75,7 +80,7 @@ final class HandleTable: @unchecked Sendable {
 
     /// Ends a handle; false when it had ended. Any thread.
     func remove(_ id: HandleID) -> Bool {
-        free.withLock { list in
+        let removed = free.withLock { list in
             guard let entry = entry(id) else { return false }
             // SYNC H1 release, pairs with the relaxed load in `entry` and in every send: only the id matters to those
             // who still see it, and they have the handle borrowed, so that it does not end meanwhile.
@@ -84,6 +89,8 @@ final class HandleTable: @unchecked Sendable {
             list.used -= 1
             return true
         }
+        if removed { shmring_bell_ring(limits.bell) }
+        return removed
     }
 
     /// Ends all handles whose link is gone; their identifiers.

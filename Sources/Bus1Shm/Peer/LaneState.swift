@@ -109,7 +109,7 @@ final class LaneState {
         let pool = try pool(toward: domain)
         if deadline != .now { pool.waitWhileEnoughIsOut(byteCount) }
         while true {
-            if let raw = try pool.loan(byteCount) {
+            if let raw = try pool.loan(byteCount, limit_bytes: core.limits[.bytes]) {
                 return Slice(raw, byteCount: byteCount, of: pool)
             }
             guard !deadline.hasPassed else {
@@ -118,7 +118,7 @@ final class LaneState {
                     .overQuota, "loan a slice",
                     refusal: .init(
                         resource: .bytes, used: Int(usage.used_bytes),
-                        limit: Int(usage.quota_bytes),
+                        limit: min(Int(usage.quota_bytes), core.limits[.bytes]),
                         account: core.account))
             }
             _ = shmring_pool_wait(pool.pool, deadline.monotonic_ns)

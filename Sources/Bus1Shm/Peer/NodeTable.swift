@@ -77,6 +77,8 @@ struct NodeTable: @unchecked Sendable {
     }
 
     let memory: GrantMemory
+    /// For those who wait until there are fewer nodes.
+    var bell: UnsafeMutablePointer<shmring_bell>?
     private(set) var nodes: [UInt64: NodeRecord] = [:]
     private var holders: [Holder] = []
     private var unbound: [UnboundKey: UInt32] = [:]
@@ -181,6 +183,7 @@ struct NodeTable: @unchecked Sendable {
             record.pins == 0
         else { return }
         nodes[node] = nil
+        if let bell { shmring_bell_ring(bell) }
         let word = NodeID(rawValue: node).word
         // Nobody reads it for this node any more.
         shmring_store_release(words + Int(word), 0)

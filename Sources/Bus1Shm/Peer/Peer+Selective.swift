@@ -35,11 +35,8 @@ extension PeerCore {
         shmring_inbox_hold(inbox, false)
         defer { holdInbox() }
         while true {
-            guard kept.count < keptMax else {
-                throw Bus1Error(
-                    .overQuota, "receive on one node",
-                    refusal: .init(
-                        resource: .messages, used: kept.count, limit: keptMax, account: account))
+            guard kept.count < limits[.messages] else {
+                throw overQuota(.messages, "receive on one node")
             }
             guard let delivery = try nextDelivery(until: deadline, waiting: waiting) else {
                 return nil

@@ -96,14 +96,11 @@ public struct Peer: ~Copyable {
     /// Makes a node. Nobody can send to it until somebody is given a handle. The tag returns in each of its messages.
     public func makeNode(tag: UInt64 = 0) throws(Bus1Error) -> Node {
         try core.requireOpen("make a node")
-        let made = core.nodes.withLock { $0.makeNode(count: bus1_sys_unique(), tag: tag) }
-        guard let id = made else {
-            throw Bus1Error(
-                .overQuota, "make a node",
-                refusal: .init(
-                    resource: .nodes, used: core.nodes.withLock { $0.nodes.count },
-                    limit: Int(SHMRING_RELEASE_WORDS), account: core.account))
+        let limit = core.limits[.nodes]
+        let made = core.nodes.withLock { nodes in
+            nodes.nodes.count < limit ? nodes.makeNode(count: bus1_sys_unique(), tag: tag) : nil
         }
+        guard let id = made else { throw core.overQuota(.nodes, "make a node") }
         return Node(id: id, core: core)
     }
 
@@ -177,7 +174,7 @@ public struct Peer: ~Copyable {
             }
             try core.readEvents()
             if let id = core.makeHandle(grant), let handle = adopt(id) { return handle }
-            guard core.handles.used < core.handles.countMax else {
+            guard !core.handles.isFull else {
                 throw core.tooManyHandles("look a name up")
             }
             guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "look a name up") }
@@ -212,14 +209,14 @@ extension PeerCore {
         Bus1Error(
             .overQuota, operation,
             refusal: .init(
-                resource: .handles, used: handles.used, limit: handles.countMax, account: account))
+                resource: .handles, used: handles.used, limit: limits[.handles], account: account))
     }
 
     /// Gives `other`, which may be this peer itself, the right to send to an own node.
     func grant(_ node: NodeID, to other: PeerCore) throws(Bus1Error) -> HandleID {
         try requireOpen("give a handle")
         try other.requireOpen("give a handle")
-        guard other.handles.used < other.handles.countMax else {
+        guard !other.handles.isFull else {
             throw other.tooManyHandles("give a handle")
         }
         guard let raw = nodes.withLock({ $0.takeNumber() }) else {

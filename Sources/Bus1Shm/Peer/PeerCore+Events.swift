@@ -64,6 +64,7 @@ extension PeerCore {
                     account: account))
         }
         rings.append(ring)
+        if limits[.messages] < limits.most(of: .messages)! { withholdSlots() }
         if let eventSource {
             try eventSource.add(ring, of: self)
         } else if rings.count > EventSource.ringsWithout {

@@ -43,7 +43,7 @@ extension PeerCore {
         try requireOpen(operation)
         try other.requireOpen(operation)
         for id in ids { _ = try usableEntry(id) }
-        guard other.handles.used + ids.count <= other.handles.countMax else {
+        guard other.handles.used + ids.count <= other.limits[.handles] else {
             throw other.tooManyHandles(operation)
         }
         var made: [HandleID] = []

@@ -18,7 +18,7 @@ final class PeerCore: @unchecked Sendable {
     let ownPeer: PeerID
     let ownDomain: DomainID
     let account: Account
-    let limits: BusLimits
+    let limits: Limits
     let laneCount: UInt32
     private(set) var poolBytes = 0
     /// nil: no wishes.
@@ -73,8 +73,6 @@ final class PeerCore: @unchecked Sendable {
     private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     var kept = KeptDeliveries()
-    /// Slots of each own ring: that many deliveries may be kept for other nodes, too.
-    let keptMax: Int
 
     struct Departed {
         let ring: OwnRing
@@ -130,7 +128,7 @@ final class PeerCore: @unchecked Sendable {
         ownPeer = welcome.peer
         ownDomain = welcome.domain
         account = welcome.account
-        limits = welcome.limits
+        limits = Limits(options)
         laneCount = welcome.lanes
         self.clock = .allocate(capacity: 1)
         self.clock.initialize(to: clock)
@@ -163,9 +161,8 @@ final class PeerCore: @unchecked Sendable {
         var claimsRaw = claims.raw
         var outboxRaw = outboxMapping.raw
         let laned = shmring_lane_init(lane, &claimsRaw, &outboxRaw, 0)
-        handles = HandleTable(token: hot.pointee.token, countMax: options.handlesMax)
+        handles = HandleTable(token: hot.pointee.token, limits: limits)
         closedWord.initialize(to: 0)
-        keptMax = max(1024, options.slots)
         claimsMapping = consume claims
         self.outboxMapping = consume outboxMapping
         self.busMapping = consume busMapping
@@ -173,6 +170,8 @@ final class PeerCore: @unchecked Sendable {
         laneState = LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
         poolBytes = options.poolBytes
         placement = Placement(options)
+        let bell = limits.bell
+        nodes.withLock { $0.bell = bell }
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket
@@ -203,12 +202,8 @@ final class PeerCore: @unchecked Sendable {
 
     /// The next free lane's number.
     func takeLane() throws(Bus1Error) -> UInt32 {
-        guard lanesTaken < laneCount else {
-            throw Bus1Error(
-                .overQuota, "make a lane",
-                refusal: .init(
-                    resource: .lanes, used: Int(lanesTaken), limit: Int(laneCount), account: account
-                ))
+        guard lanesTaken < laneCount, lanesTaken < limits[.lanes] else {
+            throw overQuota(.lanes, "make a lane")
         }
         defer { lanesTaken += 1 }
         return lanesTaken

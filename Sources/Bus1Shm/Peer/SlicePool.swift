@@ -9,6 +9,7 @@ final class SlicePool: @unchecked Sendable {
     let domain: DomainID
     let pool: OpaquePointer
     private let lane: UInt32
+    private let quotaBytes: Int
     private let laneCount: UInt32
     /// The pool's number of each link that it has lent on, by the peer's index of the link.
     private var linkNumbers: [Int: UInt32] = [:]
@@ -29,6 +30,7 @@ final class SlicePool: @unchecked Sendable {
     ) throws(Bus1Error) {
         self.domain = domain
         self.lane = lane
+        self.quotaBytes = quotaBytes
         self.laneCount = laneCount
         var options = shmring_pool_options()
         options.quota_bytes = UInt64(quotaBytes)
@@ -43,10 +45,20 @@ final class SlicePool: @unchecked Sendable {
         pool = made
     }
 
-    /// A slice of at least that size. nil: the quota is in use.
-    func loan(_ byteCount: Int) throws(Bus1Error) -> shmring_slice? {
+    /// Takes in what has come back.
+    func collect() {
+        endEnded()
+        _ = shmring_pool_collect(pool, true)
+    }
+
+    /// A slice of at least that size. nil: the quota is in use, or `limit_bytes`, which may be less.
+    func loan(_ byteCount: Int, limit_bytes: Int) throws(Bus1Error) -> shmring_slice? {
         // Relaxed inside: a list that is missed now is taken with the next loan.
         if shmring_load_relaxed_u32(endedCount) != 0 { endEnded() }
+        if limit_bytes < quotaBytes {
+            collect()
+            guard Int(usage.used_bytes) + byteCount <= limit_bytes else { return nil }
+        }
         var slice = shmring_slice()
         let result = shmring_pool_loan(pool, UInt64(byteCount), &slice)
         switch result {

@@ -31,4 +31,6 @@ public enum Resource: UInt32, Sendable {
     case tickets = 10
     /// Sending threads of one peer.
     case lanes = 11
+    /// Other peers to which a user's peers have been introduced.
+    case links = 12
 }

@@ -7,10 +7,10 @@ final class TestBus {
     let directory: String
     let bus: Bus
 
-    init(isolation: Bus.Isolation = .user) {
+    init(isolation: Bus.Isolation = .user, limits: Bus.Limits = .init()) {
         var template = Array("/tmp/bus1-test-XXXXXX".utf8CString)
         directory = String(cString: mkdtemp(&template))
-        bus = Bus(path: directory + "/bus", isolation: isolation)
+        bus = Bus(path: directory + "/bus", isolation: isolation, limits: limits)
     }
 
     /// For an exit test, whose process ends in a trap: its parent removes the directory.
