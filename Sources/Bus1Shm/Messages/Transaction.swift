@@ -81,6 +81,21 @@ public struct Transaction: ~Copyable {
         }
     }
 
+    /// Adds a message whose payload is sealed memory, without a copy. The memory is gone in any case.
+    ///
+    /// - Throws: as for bytes, and `system` when it can't be sealed.
+    public mutating func send(
+        _ payload: consuming SealedPayload, to handle: HandleID, passing: [HandleID] = [],
+        descriptors: [Int32] = []
+    ) throws(Bus1Error) {
+        let byteCount = payload.byteCount
+        let memory = try payload.seal()
+        try add(
+            OutgoingMessage(
+                handle: handle, payload: .sealed(memory, byteCount: byteCount), passing: passing,
+                descriptors: descriptors))
+    }
+
     /// Adds a message that asks for one reply, which comes to `node`: see ``Message/takeReply()``.
     public mutating func send(
         _ payload: RawSpan, to handle: HandleID, replyTo node: borrowing Node,
@@ -124,7 +139,7 @@ public struct Transaction: ~Copyable {
     private mutating func add(_ message: OutgoingMessage) throws(Bus1Error) {
         guard messages.count < Int(SHMRING_CLAIM_WORDS),
             message.passing.count <= attachedHandlesMax,
-            message.descriptors.count <= attachedHandlesMax
+            message.allDescriptors.count <= attachedDescriptorsMax
         else { throw Bus1Error(.tooLarge, "add to a transaction") }
         guard !messages.contains(where: { $0.handle == message.handle }) else {
             throw Bus1Error(.duplicateDestination, "add to a transaction")
@@ -164,6 +179,20 @@ extension Peer {
     ) throws(Bus1Error) -> Stamp {
         var one = transaction()
         try one.send(bytes, to: handle.id, passing: passing, descriptors: descriptors)
+        return try one.commit(until: deadline)
+    }
+
+    /// Sends sealed memory: whoever receives it reads it in place, also as a stranger. Waits for room
+    /// until the deadline.
+    ///
+    /// - Throws: as ``Transaction/commit(until:)``, and `system` when it can't be sealed.
+    @discardableResult
+    public func send(
+        _ payload: consuming SealedPayload, to handle: borrowing Handle,
+        passing: [HandleID] = [], descriptors: [Int32] = [], until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        var one = transaction()
+        try one.send(payload, to: handle.id, passing: passing, descriptors: descriptors)
         return try one.commit(until: deadline)
     }
 

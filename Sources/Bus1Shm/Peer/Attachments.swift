@@ -19,23 +19,16 @@ final class Attachments: @unchecked Sendable {
     var items: [Item]
     /// The last item is a reply handle.
     let hasReply: Bool
-    /// As the link's socket knows the descriptors.
-    let link: Link
-    let attempt: UInt64
-    let descriptorCount: Int
-    /// One bit each: taken.
-    var descriptorsTaken: Set<Int> = []
+    let descriptors: ReceivedDescriptors?
+    var sealed: Sealed?
 
     init(
-        _ core: PeerCore, _ items: [Item], hasReply: Bool, link: Link, attempt: UInt64,
-        descriptorCount: Int
+        _ core: PeerCore, _ items: [Item], hasReply: Bool, descriptors: ReceivedDescriptors?
     ) {
         self.core = core
         self.items = items
         self.hasReply = hasReply
-        self.link = link
-        self.attempt = attempt
-        self.descriptorCount = descriptorCount
+        self.descriptors = descriptors
     }
 
     /// How many of the items are plain handles.

@@ -1,6 +1,6 @@
 import CShmRing
 
-// Placeholders until the common lane and the descriptors land (/work/issue3.md): whoever lands them
+// Placeholders until the common lane lands (/work/issue3.md): whoever lands them
 // removes this file's part.
 
 extension PeerCore {
@@ -18,11 +18,6 @@ extension PeerCore {
     func waitForRoom(_ id: HandleID, until deadline: Deadline) throws(Bus1Error) {
         shmring_pause()
     }
-    // fds
-    func sendDescriptors(
-        _ raw: [Int32], over link: Link, lane: UInt32
-    ) throws(Bus1Error) -> UInt64 { throw Bus1Error(.mismatch, "send descriptors") }
-    func abandonDescriptors(attempt: UInt64, link: Link) {}
 }
 
 extension LaneState {

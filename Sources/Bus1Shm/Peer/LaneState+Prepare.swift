@@ -26,7 +26,7 @@ extension LaneState {
                 try encodePayload(message.payload, bytes, into: &prepared, until: deadline)
                 return prepared
             }
-            guard let records = try attach(message, to: &prepared) else {
+            guard let records = try attach(message, to: &prepared, until: deadline) else {
                 undo(prepared)
                 return nil
             }
@@ -47,14 +47,15 @@ extension LaneState {
         }
         for (slice, pool) in prepared.made { pool.end(slice) }
         if let attempt = prepared.attempt {
-            core.abandonDescriptors(attempt: attempt, link: prepared.link)
+            core.abandonDescriptors(
+                attempt: attempt, link: prepared.link, by: prepared.producer)
         }
     }
 
     /// Grants, hand-overs and descriptors; the bytes that stand in front of the payload. nil: a ring
     /// has no room for a binding.
     private func attach(
-        _ message: OutgoingMessage, to prepared: inout PreparedMessage
+        _ message: OutgoingMessage, to prepared: inout PreparedMessage, until deadline: Deadline
     ) throws(Bus1Error) -> [UInt8]? {
         guard message.passing.count <= attachedHandlesMax else {
             throw Bus1Error(.tooLarge, "send handles")
@@ -73,9 +74,11 @@ extension LaneState {
                     rawKind: AttachedHandle.Kind.ofSender.rawValue, oneShot: 1))
         }
         var bytes: [UInt8] = []
-        if !message.descriptors.isEmpty {
+        let descriptors = message.allDescriptors
+        if !descriptors.isEmpty {
             let attempt = try core.sendDescriptors(
-                message.descriptors, over: prepared.link, lane: number)
+                descriptors, over: prepared.link, lane: number, by: prepared.producer,
+                until: deadline)
             prepared.attempt = attempt
             withUnsafeBytes(of: attempt) { bytes.append(contentsOf: $0) }
         }
@@ -160,7 +163,7 @@ extension LaneState {
         let room = Int(prepared.producer.pointee.body_bytes)
         var header = AttachmentHeader(
             handleCount: UInt16(message.passing.count + (message.replyNode == nil ? 0 : 1)),
-            descriptorCount: UInt16(message.descriptors.count), marks: [])
+            descriptorCount: UInt16(message.allDescriptors.count), marks: [])
         if message.replyNode != nil { header.marks.insert(.reply) }
         prepared.bits = shmring_header_attached()
 
@@ -179,7 +182,7 @@ extension LaneState {
             payload = UnsafeRawBufferPointer(start: raw.base, count: byteCount)
         case .copied(let range):
             payload = UnsafeRawBufferPointer(rebasing: bytes[range])
-        case .sealed(let byteCount):
+        case .sealed(_, let byteCount):
             header.marks.insert(.sealedPayload)
             sealedLength = UInt64(byteCount)
             payload = UnsafeRawBufferPointer(start: nil, count: 0)

@@ -191,8 +191,9 @@ final class LaneState {
         var result = shmring_pool_segment(lender.pool, segment, &descriptor, &byteCount)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
         let socket = try core.linkSocket(of: link, lane: number)
-        try LinkPacket(kind: .segment, segment: segment, byteCount: byteCount)
-            .send(over: socket.descriptor, descriptor: descriptor)
+        try socket.send(
+            LinkPacket(kind: .segment, segment: segment, byteCount: byteCount),
+            descriptor: descriptor)
         result = shmring_pool_announced(lender.pool, lender.number, segment)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
     }

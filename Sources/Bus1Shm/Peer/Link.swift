@@ -5,23 +5,6 @@ import Synchronization
 /// How much of one sender's memory is mapped here at most.
 private let viewLimit_bytes: UInt64 = 1 << 40
 
-/// A link's socket, shared by the lanes.
-final class LinkSocket: Sendable {
-    let descriptor: Descriptor
-    /// The other end, where the two peers are one.
-    private let ownEnd: Descriptor?
-
-    init(_ descriptor: consuming Descriptor, ownEnd: consuming Descriptor? = nil) {
-        self.descriptor = descriptor
-        self.ownEnd = ownEnd
-    }
-
-    func receive() -> LinkPacket.Received? {
-        if ownEnd != nil { return LinkPacket.receive(from: ownEnd!) }
-        return LinkPacket.receive(from: descriptor)
-    }
-}
-
 /// A ring of this peer's own: one trust domain writes into it, this peer reads.
 final class OwnRing {
     let id: RingID

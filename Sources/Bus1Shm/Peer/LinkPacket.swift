@@ -1,75 +1,52 @@
-import CBus1System
-import Glibc
-
-/// What goes over a link's socket: descriptors of pool segments, and the news that one is retired.
-struct LinkPacket: BitwiseCopyable {
-    enum Kind: UInt32 { case segment = 1, retired = 2 }
+/// What goes over a link's socket: descriptors of pool segments, the news that one is retired, and
+/// descriptors that belong to a message.
+struct LinkPacket: BitwiseCopyable, Sendable {
+    enum Kind: UInt32 {
+        case segment = 1
+        case retired = 2
+        case descriptors = 3
+    }
 
     private var rawKind: UInt32
-    let segment: UInt32
-    let byteCount: UInt64
+    private let number: UInt32
+    private let value: UInt64
 
     init(kind: Kind, segment: UInt32, byteCount: UInt64 = 0) {
         rawKind = kind.rawValue
-        self.segment = segment
-        self.byteCount = byteCount
+        number = segment
+        value = byteCount
     }
 
+    /// So many descriptors, of a message that names this attempt.
+    init(attempt: Attempt, count: Int) {
+        rawKind = Kind.descriptors.rawValue
+        number = UInt32(count)
+        value = attempt.rawValue
+    }
+
+    /// nil: no honest peer sends it.
     var kind: Kind? { Kind(rawValue: rawKind) }
-
-    /// Waits for the other to read: it has some hundred packets of room.
-    func send(
-        over socket: borrowing Descriptor, descriptor: Int32 = -1,
-        until deadline: Deadline = .after(.seconds(1))
-    ) throws(Bus1Error) {
-        var packet = self
-        var descriptor = descriptor
-        while true {
-            let result = bus1_sys_socket_send(
-                socket.rawValue, &packet, MemoryLayout<LinkPacket>.size, &descriptor,
-                descriptor >= 0 ? 1 : 0)
-            guard result != 0 else { return }
-            // The other end is closed: its process is gone, or going; the news of its death may come later.
-            guard result != -EPIPE, result != -ECONNRESET else {
-                throw Bus1Error(.severed, "write to a link")
-            }
-            guard result == -EAGAIN, !deadline.hasPassed else {
-                throw Bus1Error(
-                    result == -EAGAIN ? .timedOut : .system, "write to a link", errno: -result)
-            }
-            var wanted = pollfd(fd: socket.rawValue, events: Int16(POLLOUT), revents: 0)
-            poll(&wanted, 1, deadline.pollTimeout_ms)
-        }
-    }
-
-    struct Received: ~Copyable {
-        let packet: LinkPacket
-        var descriptor: Descriptor?
-    }
-
-    /// The next packet and its descriptor, if one is there. nil also when the socket has ended or what came is no packet.
-    static func receive(from socket: borrowing Descriptor) -> Received? {
-        var descriptors = [Int32](repeating: -1, count: Int(BUS1_SYS_DESCRIPTORS_MAX))
-        var count: Int32 = 0
-        var packet = LinkPacket(kind: .segment, segment: 0)
-        let length = bus1_sys_socket_receive(
-            socket.rawValue, &packet, MemoryLayout<LinkPacket>.size, &descriptors, &count)
-        guard length > 0 else { return nil }
-        var first: Descriptor?
-        for (i, raw) in descriptors[..<Int(count)].enumerated() {
-            if i == 0 { first = Descriptor(owning: raw) } else { close(raw) }
-        }
-        guard length == MemoryLayout<LinkPacket>.size, packet.kind != nil else { return nil }
-        return Received(packet: packet, descriptor: first)
-    }
+    var segment: UInt32 { number }
+    var byteCount: UInt64 { value }
+    var descriptorCount: Int { Int(number) }
+    var attempt: Attempt { Attempt(rawValue: value) }
 }
 
-extension LinkSocket {
-    /// Of a peer's link to itself.
-    static func toItself() throws(Bus1Error) -> LinkSocket {
-        var ends: [Int32] = [-1, -1]
-        let result = bus1_sys_socket_pair(&ends)
-        guard result == 0 else { throw Bus1Error(.system, "make a link's socket", errno: -result) }
-        return LinkSocket(Descriptor(owning: ends[0]), ownEnd: Descriptor(owning: ends[1]))
+/// Names the descriptors of one message on its link: the lane that sent them, and the lane's count of
+/// such packets on this link. Of each lane they come in the order of the count, as its messages do.
+struct Attempt: Hashable, Comparable, Sendable, BitwiseCopyable {
+    let rawValue: UInt64
+
+    private static let countBits: UInt64 = 48
+
+    init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    init(lane: UInt32, count: UInt64) {
+        rawValue = UInt64(lane) << Self.countBits | count & (1 << Self.countBits - 1)
     }
+
+    var lane: UInt32 { UInt32(truncatingIfNeeded: rawValue >> Self.countBits) }
+
+    /// Only attempts of one lane have an order.
+    static func < (a: Attempt, b: Attempt) -> Bool { a.rawValue < b.rawValue }
 }

@@ -8,7 +8,7 @@ struct OutgoingMessage {
         /// Loaned from the pool; the transaction owns it.
         case slice(shmring_slice, byteCount: Int, pool: Unmanaged<SlicePool>)
         /// A sealed memfd, the first of the descriptors.
-        case sealed(byteCount: Int)
+        case sealed(SealedMemory, byteCount: Int)
     }
 
     var handle: HandleID
@@ -19,7 +19,17 @@ struct OutgoingMessage {
     var replyNode: NodeID?
 
     var hasAttachments: Bool {
-        !passing.isEmpty || !descriptors.isEmpty || replyNode != nil
+        !passing.isEmpty || !descriptors.isEmpty || replyNode != nil || sealedMemory != nil
+    }
+
+    private var sealedMemory: SealedMemory? {
+        guard case .sealed(let memory, _) = payload else { return nil }
+        return memory
+    }
+
+    /// What goes over the link's socket.
+    var allDescriptors: [Int32] {
+        (sealedMemory.map { [$0.descriptor.rawValue] } ?? []) + descriptors
     }
 }
 

@@ -159,7 +159,9 @@ extension PeerCore {
         let message = shmring_cell_message(cell)!
         switch message.pointee.grant {
         case ReservedGrant.readSocket:
-            readLinkSocket(sender: message.pointee.sender, ring: message.pointee.ring)
+            readLinkSocket(
+                sender: message.pointee.sender, ring: message.pointee.ring,
+                abandoned: attempts(in: message))
             return nil
         case ReservedGrant.control:
             applyControl(message)
@@ -213,6 +215,15 @@ extension PeerCore {
             return
         }
         dropAttachments(of: cell, from: link)
+    }
+
+    private func attempts(in message: UnsafeMutablePointer<shmring_message>) -> [Attempt] {
+        let body = UnsafeRawBufferPointer(
+            start: shmring_message_body(message), count: Int(message.pointee.length))
+        let size = MemoryLayout<Attempt>.size
+        return (0..<body.count / size).map {
+            body.loadUnaligned(fromByteOffset: $0 * size, as: Attempt.self)
+        }
     }
 
     /// The inbox met a sender that it does not know: the broker told of it before, or it is nobody.

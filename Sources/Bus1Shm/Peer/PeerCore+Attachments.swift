@@ -37,24 +37,41 @@ extension PeerCore {
         of cell: UnsafeMutablePointer<shmring_cell>, from link: Link
     ) throws(Bus1Error) -> Bool {
         guard let received = try readAttachments(of: cell, from: link) else { return false }
+        let descriptors = expectDescriptors(of: received, from: link)
         let stamp = shmring_cell_message(cell).pointee.stamp
         var items: [Attachments.Item] = []
         items.reserveCapacity(received.records.count)
         for record in received.records {
             items.append(try adopt(record, from: link, stamp: stamp))
         }
-        attach(
-            Attachments(
-                self, items,
-                hasReply: received.header.marks.contains(.reply) && !items.isEmpty, link: link,
-                attempt: received.attempt, descriptorCount: Int(received.header.descriptorCount)),
-            to: cell)
+        let attachments = Attachments(
+            self, items, hasReply: received.header.marks.contains(.reply) && !items.isEmpty,
+            descriptors: descriptors)
+        if received.header.marks.contains(.sealedPayload), descriptors != nil {
+            let length = UnsafeRawBufferPointer(
+                start: cell.pointee.payload, count: Int(cell.pointee.byte_count))
+            attachments.sealed = Attachments.Sealed(
+                byteCount: length.count == 8 ? length.loadUnaligned(as: UInt64.self) : .max)
+            cell.pointee.byte_count = 0
+        }
+        attach(attachments, to: cell)
+        // What can't be opened now, or ever, the program hears when it asks.
+        try? attachments.openSealed(in: cell)
         return true
+    }
+
+    private func expectDescriptors(
+        of received: ReceivedAttachments, from link: Link
+    ) -> ReceivedDescriptors? {
+        guard received.header.descriptorCount > 0 else { return nil }
+        return expectDescriptors(
+            attempt: received.attempt, count: Int(received.header.descriptorCount), link: link)
     }
 
     /// A message with attachments goes nowhere: the rights in it are given up.
     func dropAttachments(of cell: UnsafeMutablePointer<shmring_cell>, from link: Link) {
         guard let received = try? readAttachments(of: cell, from: link) else { return }
+        _ = expectDescriptors(of: received, from: link)
         for record in received.records {
             switch record.kind {
             case .ofSender: giveUp(.init(.release, number: record.number), to: link)

@@ -152,6 +152,7 @@ extension PeerCore {
                     return false
                 }
             }
+            endDescriptors(of: one.link)
             let ended = nodes.withLock { $0.removeHolder(link: one.link.index, at: one.stamp) }
             notices += ended
             return true

@@ -46,23 +46,22 @@ extension PeerCore {
         links[index].socket.withLock { if $0 == nil { $0 = socket } }
     }
 
-    /// Takes in what a sender said over its link's socket: segments made and retired.
-    func readLinkSocket(sender: UInt32, ring: UInt32) {
+    /// Takes in what a sender said over its link's socket: segments made and retired. `abandoned`: what
+    /// it sent there for messages that never came.
+    func readLinkSocket(sender: UInt32, ring: UInt32, abandoned: [Attempt] = []) {
         guard let link = link(sender: sender, ring: ring) else { return }
         if link.socket.withLock({ $0 }) == nil { try? readAllEvents() }
         guard let socket = link.socket.withLock({ $0 }) else { return }
-        while var received = socket.receive() {
-            let packet = received.packet
-            switch packet.kind! {
-            case .segment:
-                guard let descriptor = received.descriptor.take(), let view = link.view() else {
-                    continue
-                }
+        socket.withQueue({ $0.abandon(abandoned, at: $1) }, forked: ())
+        while let (packet, raw) = socket.withQueue({ $0.nextNews(at: $1) }, forked: nil) {
+            let descriptor = raw < 0 ? nil : Descriptor(owning: raw)
+            guard let view = link.view() else { continue }
+            if packet.kind == .retired {
+                _ = shmring_view_detach(view, packet.segment)
+            } else if let descriptor {
                 // A refusal leaves the segment unknown: its messages are dropped then, and counted.
                 _ = shmring_view_attach(
                     view, packet.segment, descriptor.rawValue, packet.byteCount, true)
-            case .retired:
-                if let view = link.view() { _ = shmring_view_detach(view, packet.segment) }
             }
         }
     }
@@ -167,8 +166,8 @@ extension PeerCore {
                 var stamp: UInt64 = 0
                 // Who does not read is told later: a receiver of slices must not hold up this peer.
                 guard
-                    (try? LinkPacket(kind: .retired, segment: untold.segment).send(
-                        over: socket.descriptor, until: .now)) != nil,
+                    (try? socket.send(
+                        LinkPacket(kind: .retired, segment: untold.segment), until: .now)) != nil,
                     shmring_producer_send(
                         link.producer, clock, ReservedGrant.readSocket, 0, nil, 0, &stamp) == 0
                 else { return false }

@@ -243,6 +243,7 @@ final class PeerCore: @unchecked Sendable {
         kept.removeAll()
         eventSource?.wake()
         guard !shmring_forked() else { return }
+        for link in links { endDescriptors(of: link) }
         // An answer is not needed: a closed connection says the same.
         try? connection.goodbye(until: .after(.milliseconds(200)))
     }
