@@ -109,11 +109,11 @@ static const struct call {
     CALL(brk), CALL(clock_gettime), CALL(close), CALL(epoll_create1), CALL(epoll_ctl),
     CALL(epoll_pwait), OLD_CALL(epoll_wait), CALL(eventfd2), CALL(exit_group), CALL(fallocate),
     CALL(fcntl), CALL(fstatfs), CALL(ftruncate), CALL(futex), CALL(futex_waitv), CALL(getsockopt),
-    CALL(gettid), CALL(lseek), CALL(madvise), CALL(memfd_create), CALL(mincore), CALL(mmap),
-    CALL(mprotect), CALL(mremap), CALL(munmap), CALL(newfstatat), OLD_CALL(poll), CALL(ppoll),
-    CALL(pread64), CALL(prlimit64), CALL(read), CALL(recvfrom), CALL(recvmmsg), CALL(recvmsg),
-    CALL(sched_yield), CALL(sendmsg), CALL(sendto), CALL(shutdown), CALL(socketpair), CALL(sysinfo),
-    CALL(timerfd_create), CALL(timerfd_settime), CALL(write),
+    CALL(gettid), CALL(ioctl), CALL(lseek), CALL(madvise), CALL(memfd_create), CALL(mincore),
+    CALL(mmap), CALL(mprotect), CALL(mremap), CALL(munmap), CALL(newfstatat), OLD_CALL(poll),
+    CALL(ppoll), CALL(pread64), CALL(prlimit64), CALL(read), CALL(recvfrom), CALL(recvmmsg),
+    CALL(recvmsg), CALL(sched_yield), CALL(sendmsg), CALL(sendto), CALL(setsockopt), CALL(shutdown),
+    CALL(socketpair), CALL(sysinfo), CALL(timerfd_create), CALL(timerfd_settime), CALL(write),
 };
 
 const char *test_sandbox_call(uint32_t index)

@@ -77,6 +77,9 @@ final class LinkSocket: Sendable {
 
 /// What one peer has put into a link's socket.
 struct LinkOutgoing {
+    /// Segments alone are not counted before so many.
+    private static let ledgerMax = 1024
+
     /// How many descriptors are in each packet that the other has not dropped yet, oldest first.
     private var ledger: [Int] = []
     /// What the kernel counts for one packet; 0 before it was seen.
@@ -86,6 +89,9 @@ struct LinkOutgoing {
     /// Attempts of each lane that came to nothing, of which the other has not been told.
     var untold: [UInt32: [Attempt]] = [:]
 
+    /// As it was seen last, and nothing was sent since.
+    private var isEmpty = false
+
     /// Descriptors that the other has not received yet: they count against this user.
     private(set) var descriptorsUnderWay = 0
 
@@ -93,6 +99,7 @@ struct LinkOutgoing {
     mutating func update(from end: Int32) {
         let units = Int(bus1_sys_link_unread(end))
         let unread: Int
+        isEmpty = units <= 0
         if units <= 0 {
             unread = 0
         } else if packetUnits > 0 {
@@ -108,7 +115,6 @@ struct LinkOutgoing {
 
     /// 0, or -errno.
     mutating func send(_ packet: LinkPacket, _ descriptors: [Int32], to end: Int32) -> Int32 {
-        update(from: end)
         var packet = packet
         let result = bus1_sys_link_send(
             end, &packet, MemoryLayout<LinkPacket>.size, descriptors, Int32(descriptors.count))
@@ -116,9 +122,11 @@ struct LinkOutgoing {
         ledger.append(descriptors.count)
         descriptorsUnderWay += descriptors.count
         // The first packet in an empty socket is the kernel's measure, unless it was dropped at once.
-        if packetUnits == 0, ledger.count == 1 {
+        if packetUnits == 0, isEmpty {
             packetUnits = max(0, Int(bus1_sys_link_unread(end)))
         }
+        isEmpty = false
+        if ledger.count > Self.ledgerMax { update(from: end) }
         return 0
     }
 
