@@ -32,7 +32,7 @@ public struct Handle: ~Copyable, @unchecked Sendable {
     }
 
     deinit {
-        _ = core._withUnsafeGuaranteedRef { $0.handles.remove(id) }
+        core._withUnsafeGuaranteedRef { $0.releaseHandle(id) }
         core.release()
     }
 }
@@ -45,7 +45,7 @@ public struct Node: ~Copyable, @unchecked Sendable {
     // @unchecked: the release is handed to the peer's own domain under a lock.
     /// Names the node in messages and lists.
     public let id: NodeID
-    /// Keeps the tables alive: retained by the node, released by deinit and detach.
+    /// Kept alive by the node: retained by it, released by deinit and detach.
     private let core: Unmanaged<PeerCore>
 
     init(id: NodeID, core: PeerCore) {
@@ -53,11 +53,11 @@ public struct Node: ~Copyable, @unchecked Sendable {
         self.core = .passRetained(core)
     }
 
-    /// Releases the node now.
+    /// Releases the node now: whoever holds handles to it is told, at one instant.
     public consuming func release() {}
 
-    /// Somebody else releases it.
-    consuming func detach() -> NodeID {
+    /// The peer keeps the node from now on; only its identifier is left, for ``Peer/release(_:nodes:)``.
+    public consuming func detach() -> NodeID {
         let id = id
         core.release()
         discard self

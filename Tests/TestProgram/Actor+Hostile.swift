@@ -99,9 +99,10 @@
             case "honest":
                 a.put(Item(66, .unicast, 1))
             case "tail":
+                // Beyond what the victim can have dealt with before it looks.
                 for wild in [
                     0, UInt64.max, dice.next(),
-                    control.pointee.head &+ a.producer.pointee.capacity &+ 1,
+                    control.pointee.head &+ 2 * a.producer.pointee.capacity &+ 1,
                 ] {
                     shmring_store_release(control.pointer(to: \.tail)!, wild)
                 }

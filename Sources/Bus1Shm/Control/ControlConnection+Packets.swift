@@ -137,6 +137,7 @@ extension ControlConnection {
         case EAGAIN: return nil
         case EMFILE: throw Bus1Error(.system, operation, errno: EMFILE)
         case 0, ECONNRESET:
+            hasEnded = true
             throw Bus1Error(.severed, operation)
         case let error where error > 0: throw sever(operation)
         default: break
@@ -157,6 +158,7 @@ extension ControlConnection {
     /// The broker said what no honest one says.
     func sever(_ operation: StaticString) -> Bus1Error {
         severedBecause = .severed
+        hasEnded = true
         shutdown(socket.rawValue, Int32(SHUT_RDWR))
         return Bus1Error(.severed, operation)
     }

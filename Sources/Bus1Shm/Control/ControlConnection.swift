@@ -30,6 +30,8 @@ final class ControlConnection {
     private(set) var ownPeer = PeerID(rawValue: 0)
     /// Why nothing can be asked any more; nil as long as the connection works.
     var severedBecause: Bus1Error.Code?
+    /// The broker has closed its end, or is gone.
+    var hasEnded = false
     var lastRequest: UInt32 = 0
     /// Requests whose answers are waited for, innermost last, and answers that came while an inner one was.
     var asked: [UInt32] = []

@@ -78,20 +78,55 @@ final class HandleTable: @unchecked Sendable {
         return shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue ? entry : nil
     }
 
-    /// Ends a handle; false when it had ended. Any thread.
-    func remove(_ id: HandleID) -> Bool {
-        let removed = free.withLock { list in
-            guard let entry = entry(id) else { return false }
-            // SYNC H1 release, pairs with the relaxed load in `entry` and in every send: only the id matters to those
-            // who still see it, and they have the handle borrowed, so that it does not end meanwhile.
-            shmring_store_release(entry.pointer(to: \.id)!, 0)
-            list.indices.append(UInt32(id.rawValue & (1 << Self.indexBits - 1)))
-            list.used -= 1
-            return true
-        }
-        if removed { shmring_bell_ring(limits.bell) }
-        return removed
+    /// Ends a handle; false when it had ended. Its owner is not told. Any thread.
+    func remove(_ id: HandleID) -> Bool { end(id) != nil }
+
+    /// Ends a handle; what it was. nil: it had ended. Any thread.
+    func end(_ id: HandleID) -> HandleEntry? {
+        guard let ended = endAll([id]) else { return nil }
+        recycle(ended)
+        return ended[0]
     }
+
+    /// Ends all of these, or none: nil, when one had ended or is there twice. To be followed by ``recycle(_:)`` or
+    /// ``restore(_:)``. Any thread.
+    func endAll(_ ids: [HandleID]) -> [HandleEntry]? {
+        free.withLock { _ in
+            var ended: [HandleEntry] = []
+            ended.reserveCapacity(ids.count)
+            for id in ids {
+                guard let entry = entry(id) else {
+                    for one in ended { setID(one.id, at: Self.index(one.id)) }
+                    return nil
+                }
+                ended.append(entry.pointee)
+                setID(0, at: Self.index(id.rawValue))
+            }
+            return ended
+        }
+    }
+
+    /// They have ended for good: their places are free.
+    func recycle(_ ended: [HandleEntry]) {
+        free.withLock { list in
+            for one in ended { list.indices.append(UInt32(Self.index(one.id))) }
+            list.used -= ended.count
+        }
+        if !ended.isEmpty { shmring_bell_ring(limits.bell) }
+    }
+
+    /// They have not ended after all.
+    func restore(_ ended: [HandleEntry]) {
+        free.withLock { _ in for one in ended { setID(one.id, at: Self.index(one.id)) } }
+    }
+
+    private func setID(_ id: UInt64, at index: Int) {
+        // SYNC H1 release, pairs with the relaxed load in `entry` and in every send: only the id matters to those
+        // who still see it, and they have the handle borrowed, so that it does not end meanwhile.
+        shmring_store_release((base + index).pointer(to: \.id)!, id)
+    }
+
+    private static func index(_ id: UInt64) -> Int { Int(id & (1 << indexBits - 1)) }
 
     /// Ends all handles whose link is gone; their identifiers.
     func remove(link: Int) -> [HandleID] {
@@ -102,6 +137,14 @@ final class HandleTable: @unchecked Sendable {
             if remove(id) { gone.append(id) }
         }
         return gone
+    }
+
+    /// Calls for each handle of a link, with its entry. Only the receiving thread, which makes them.
+    func forEach(ofLink link: UInt32, _ body: (UnsafeMutablePointer<HandleEntry>) -> Void) {
+        let end = free.withLock { Int($0.next) }
+        for index in 0..<end where base[index].id != 0 && base[index].link == link {
+            body(base + index)
+        }
     }
 
     /// Ends all of them.

@@ -80,13 +80,15 @@ struct KeptDeliveries {
 extension PeerCore {
     /// Holds the inbox or lets it go, as the kept deliveries demand. After each change of them.
     func holdInbox() {
-        shmring_inbox_hold(inbox, isClosed || !kept.isEmpty)
+        let isWaiting = !kept.isEmpty || !notices.isEmpty
+        shmring_inbox_hold(inbox, isClosed || isWaiting)
         // What is kept rings for nobody: an event loop that sleeps on the descriptor is to come back.
-        if !kept.isEmpty { eventSource?.wake() }
+        if isWaiting { eventSource?.wake() }
     }
 
     /// The next delivery: what was kept, else what the inbox has. nil: there is none.
     func nextDelivery(until deadline: Deadline, waiting: Bool) throws(Bus1Error) -> Delivery? {
+        if let notice = nextNotice() { return .notice(notice) }
         let message = shmring_cell_message(hot.pointee.arena.pointee.current)!
         return try settle(
             shmring_inbox_take(inbox, message), until: deadline, waiting: waiting)

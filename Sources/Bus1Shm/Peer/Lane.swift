@@ -99,7 +99,7 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
             entry.pointee.token == token
         else { throw core.noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+        guard entry.pointee.leadsSomewhere else {
             throw Bus1Error.nodeReleasedToSend
         }
         let producer = try state.producer(entry)

@@ -59,7 +59,7 @@ final class LaneState {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue else {
             throw core.noSuchHandleToSend
         }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+        guard entry.pointee.leadsSomewhere else {
             throw Bus1Error.nodeReleasedToSend
         }
         return entry
@@ -94,7 +94,7 @@ final class LaneState {
     func pool(toward domain: DomainID) throws(Bus1Error) -> SlicePool {
         if let pool = pools[domain] { return pool }
         let pool = try SlicePool(
-            domain: domain, lane: number, laneCount: core.laneCount, quotaBytes: quotaBytes,
+            domain: domain, lane: number, laneCount: core.laneCount + 1, quotaBytes: quotaBytes,
             core.placement)
         pools[domain] = pool
         return pool
@@ -241,7 +241,7 @@ final class LaneState {
             if turn < 64 {
                 shmring_pause()
             } else {
-                let producer = try producer(entry)
+                let producer = try laneProducer(at: Int(entry.pointee.link))
                 _ = shmring_producer_wait(
                     producer, producer.pointee.unicast_room,
                     Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)

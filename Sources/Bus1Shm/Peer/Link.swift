@@ -73,11 +73,31 @@ final class Link: @unchecked Sendable {
             .assumingMemoryBound(to: UInt64.self)
         return words + Int(index % UInt32(SHMRING_RELEASE_WORDS))
     }
+    /// In the other's outbox.
+    var commitWords: UnsafePointer<UInt64> {
+        UnsafeRawPointer(outbox).advanced(by: MemoryLayout<shmring_outbox>.size)
+            .assumingMemoryBound(to: UInt64.self)
+    }
+    var commitWordCount: UInt32 { lanes * UInt32(SHMRING_COMMIT_WORDS) }
+    /// In the other's outbox.
+    func dropWord(_ index: Int) -> UnsafePointer<shmring_drop> {
+        UnsafeRawPointer(outbox).advanced(by: Int(shmring_outbox_drop_offset(lanes)))
+            .assumingMemoryBound(to: shmring_drop.self) + index
+    }
     let boardOut: UnsafeMutablePointer<shmring_board>
     let boardIn: UnsafeMutablePointer<shmring_board>
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
     private(set) var event: Descriptor?
+    /// Its death has taken its place in the order.
     var isDead = false
+    /// It has a stamp, and will.
+    var isDeathWatched = false
+    /// The other's count of releases when its words were last looked at.
+    var releasesSeen: UInt64 = 0
+    /// The other's drop words for this peer, by index, as they were when found.
+    var drops: [Int: Drop] = [:]
+    /// How many of them have been applied.
+    var dropsDone: UInt64 = 0
     /// Its place in the peer's list. Fixed once the link is in it.
     var index: UInt32 = .max
     private let boundNumbers = Mutex<BoundNumbers>(BoundNumbers())
@@ -87,6 +107,18 @@ final class Link: @unchecked Sendable {
     private struct Producer: @unchecked Sendable {
         // @unchecked: only the event's number is touched from elsewhere than the lane, by a relaxed store.
         let pointer: UnsafeMutablePointer<shmring_producer>
+    }
+
+    /// A right that the other gave up by a word.
+    struct Drop {
+        let which: UInt32
+        var key: UInt64 = 0
+        /// The stamp with which it was applied.
+        var done: UInt64?
+
+        /// A word seen again: true when it serves another right by now, false when this one is still to be applied, or is
+        /// the word's latest.
+        func isDone(_ word: UInt64) -> Bool { done != nil && done != word }
     }
 
     /// What this peer's own messages call its grants there, where it chooses.

@@ -94,34 +94,38 @@ extension PeerCore {
         -> Delivery?
     {
         try requireOpen("receive")
-        if first == Int32(SHMRING_E_HELD.rawValue), let delivery = takeKept() { return delivery }
         var result = first
+        if first == Int32(SHMRING_E_HELD.rawValue) {
+            if let delivery = takeKept() { return delivery }
+            defer { holdInbox() }
+            if let notice = nextNotice() { return .notice(notice) }
+        }
         var armed = false
         while true {
             let cell = hot.pointee.arena.pointee.current!
+            let message = shmring_cell_message(cell)!
             switch result {
             case 0:
                 if let message = try acceptSlowly(cell) { return .message(message) }
+                // What the program does not see is not counted.
+                inbox.pointee.sequence &-= 1
+            case Int32(SHMRING_NOTICE.rawValue):
+                take(watched: inbox.pointee.notice_kind, inbox.pointee.notice_cookie, message)
             case Int32(SHMRING_E_EMPTY.rawValue):
-                if !notices.isEmpty {
-                    // Only the exact way says that nothing is left.
-                    result = shmring_inbox_take_slow(inbox, shmring_cell_message(cell), true)
-                    guard result == Int32(SHMRING_E_EMPTY.rawValue) else { continue }
-                    if let notice = nextNotice() { return .notice(notice) }
-                }
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
                 {
                     try readEventsToReceive()
-                    if !notices.isEmpty { continue }
                 } else if !waiting, let eventSource, inbox.pointee.event_mode != 0, !armed {
                     // Before it says that there is nothing, it announces that it sleeps, and looks once more.
                     eventSource.drain()
                     armed = true
-                    result = shmring_inbox_arm(inbox, shmring_cell_message(cell))
+                    result = shmring_inbox_arm(inbox, message)
                     continue
                 } else if !waiting || deadline.hasPassed {
                     return nil
                 }
+            case Int32(SHMRING_E_HELD.rawValue):
+                try requireOpen("receive")
             case Int32(SHMRING_E_ATTENTION.rawValue):
                 try readEventsToReceive()
             case Int32(SHMRING_E_UNKNOWN_SENDER.rawValue):
@@ -131,24 +135,31 @@ extension PeerCore {
             default:
                 throw Bus1Error(result: result, "receive")
             }
-            takeNamesBack()
-            if hasClaimsToBury { buryClaims() }
-            if !departed.isEmpty { forgetDeparted() }
-            trimPools()
-            let message = shmring_cell_message(hot.pointee.arena.pointee.current)!
-            if !notices.isEmpty {
-                // No waiting: there is something to tell, behind everything that was written before.
-                result = shmring_inbox_take_slow(inbox, message, true)
-            } else if waiting {
-                // Claims of the dead are asked for again soon; idle memory is given back soon.
-                let soon =
-                    hasClaimsToBury || hasIdlePools ? Deadline.after(.milliseconds(5)) : .never
-                let until = Deadline.earlier(deadline, soon)
+            if let notice = nextNotice() {
+                holdInbox()
+                return .notice(notice)
+            }
+            keepHouse()
+            if waiting {
+                // What can't be settled now is tried again soon; idle memory is given back soon.
+                let isSoon =
+                    hasClaimsToBury || hasIdlePools || hasWaitingReleases || pendingDeath != nil
+                let until = Deadline.earlier(
+                    deadline, isSoon ? .after(.milliseconds(5)) : .never)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
             } else {
                 result = shmring_inbox_take(inbox, message)
             }
         }
+    }
+
+    /// What a peer does beside receiving, when it does not find a message at once.
+    private func keepHouse() {
+        takeNamesBack()
+        if hasClaimsToBury { buryClaims() }
+        retryReleases()
+        if pendingDeath != nil { forgetPendingDeath() }
+        trimPools()
     }
 
     /// A message that the short way did not accept: from somebody new, or with a slice, or from somebody without the
@@ -251,6 +262,7 @@ extension PeerCore {
             notices += nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
         }
         nodes.withLock { $0.moveRing(from: last, to: UInt32(index)) }
+        holdInbox()
         throw Bus1Error(.severed, "receive")
     }
 }

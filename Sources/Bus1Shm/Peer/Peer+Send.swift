@@ -97,7 +97,7 @@ extension Peer {
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
             entry.pointee.token == hot.pointee.token
         else { throw core.noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+        guard entry.pointee.leadsSomewhere else {
             throw Bus1Error.nodeReleasedToSend
         }
         return entry.pointee.producer
@@ -112,7 +112,9 @@ extension Peer {
     ) throws(Bus1Error) -> Stamp {
         var turn = 0
         while true {
-            let producer = try usableProducer(entry, id)
+            _ = try usableProducer(entry, id)
+            // The link's: that of a handle not yet bound never gets room.
+            let producer = try core.laneState.laneProducer(at: Int(entry.pointee.link))
             // A moment is usually enough: the receiver publishes its head each eighth of a lap.
             if turn >= 64 {
                 let result = shmring_producer_wait(

@@ -142,7 +142,23 @@ public struct Peer: ~Copyable {
     /// - Throws: `noSuchHandle` when the peer holds none of that name.
     public func release(_ id: HandleID) throws(Bus1Error) {
         try core.requireOpen("release a handle")
-        guard core.handles.remove(id) else { throw Bus1Error(.noSuchHandle, "release a handle") }
+        guard let entry = core.handles.end(id) else {
+            throw Bus1Error(.noSuchHandle, "release a handle")
+        }
+        core.giveUp(EndedHandle(entry))
+    }
+
+    /// Ends handles and nodes at one instant, or none of them: whoever is told of several of them is told of all with
+    /// one stamp. Never waits.
+    ///
+    /// - Returns: the instant; nil when nobody needed to be told.
+    /// - Throws: `noSuchHandle` when one of them is not held, is no living node of this peer, or stands there twice;
+    ///   `overQuota` when owners have not yet read of thousands of handles that were given up. Nothing has changed then.
+    ///
+    /// *Corresponds to `bus1_cmd_release`.*
+    @discardableResult
+    public func release(_ handles: [HandleID], nodes: [NodeID] = []) throws(Bus1Error) -> Stamp? {
+        try core.release(handles, nodes: nodes)
     }
 
     /// Publishes a node under a name of 1 to 255 bytes: whoever the rule admits may look it up, and is given a handle.

@@ -39,6 +39,8 @@ extension PeerCore {
         guard let received = try readAttachments(of: cell, from: link) else { return false }
         let descriptors = expectDescriptors(of: received, from: link)
         let stamp = shmring_cell_message(cell).pointee.stamp
+        // A long reply, sent by any thread, goes over the link's socket; only this thread can have it made.
+        if received.header.marks.contains(.reply) { _ = try? linkSocket(of: link) }
         var items: [Attachments.Item] = []
         items.reserveCapacity(received.records.count)
         for record in received.records {

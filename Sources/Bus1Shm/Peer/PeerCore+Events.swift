@@ -63,7 +63,7 @@ extension PeerCore {
                     resource: .rings, used: rings.count, limit: Int(SHMRING_INBOX_RINGS_MAX),
                     account: account))
         }
-        rings.append(ring)
+        add(ring)
         if limits[.messages] < limits.most(of: .messages)! { withholdSlots() }
         if let eventSource {
             try eventSource.add(ring, of: self)
@@ -114,49 +114,24 @@ extension PeerCore {
         // What the broker made is known to its owner by the broker's number until it is bound.
         let key = GrantKey(
             granter: 0, number: grant.number.isMadeByBroker ? grant.number.rawValue : 0)
-        guard grant.number.isMadeByBroker else {
-            return handles.add(
-                links[index], at: index, grant: grant.number.rawValue, word: grant.word, key: key)
-        }
+        let isBound = !grant.number.isMadeByBroker
         let id = handles.add(
-            links[index], at: index, grant: ReservedGrant.unbound, word: grant.word, key: key)
+            links[index], at: index,
+            grant: isBound ? grant.number.rawValue : ReservedGrant.unbound, word: grant.word,
+            key: key)
+        guard let id, let entry = handles.entry(id) else { return nil }
         // At once, if there is room, so that the first message need not.
-        if let id, let entry = handles.entry(id) { _ = try? laneState.bind(entry) }
+        if !isBound { _ = try? laneState.bind(entry) }
+        watchIfReleased(id)
         return id
     }
 
-    /// A peer died: its handles to our nodes are gone, ours to its nodes are of no use. What it had written stays.
+    /// A peer died. Its place in the order comes with the death word; here its claims are buried.
     private func bury(_ peer: PeerID) {
-        guard let index = linkOfPeer[peer], !links[index].isDead else { return }
-        let link = links[index]
-        link.isDead = true
-        if let ring = rings.first(where: { $0.id == link.ownRing }) {
-            // SYNC E3 acquire, pairs with R2: it writes nothing any more, so all that it wrote lies below.
-            let tail = shmring_load_acquire(ring.consumer.pointee.control.pointer(to: \.tail)!)
-            departed.append(
-                Departed(ring: ring, link: link, stamp: link.outbox.pointee.dead, tail: tail))
-        }
-        let stamp = link.outbox.pointee.dead
-        for id in handles.remove(link: index) {
-            notices.append(QueuedNotice(.nodeReleased(id), stamp))
-        }
-        forgetSlices(of: index)
+        guard linkOfPeer[peer] != nil else { return }
         hasClaimsToBury = true
-    }
-
-    /// Ends the rights of the dead whose last message has been delivered.
-    func forgetDeparted() {
-        departed.removeAll { one in
-            if rings.contains(where: { $0 === one.ring }) {
-                guard Int64(bitPattern: one.ring.consumer.pointee.head &- one.tail) >= 0 else {
-                    return false
-                }
-            }
-            endDescriptors(of: one.link)
-            let ended = nodes.withLock { $0.removeHolder(link: one.link.index, at: one.stamp) }
-            notices += ended
-            return true
-        }
+        // What fails for want of memory is asked for again by the next look at the death word.
+        _ = collectDeaths()
     }
 
     /// Slots that a dead process claimed and never wrote become void; what can't be decided now is asked again.

@@ -9,6 +9,8 @@ struct QueuedNotice {
     let stamp: UInt64
     /// Of `noHandles`: which time the last holder went.
     let crossing: UInt64
+    /// What follows in the inbox belongs to the same transaction.
+    var hasMore = false
 
     init(_ kind: Notice.Kind, _ stamp: UInt64, crossing: UInt64 = 0) {
         self.kind = kind
@@ -249,7 +251,7 @@ extension PeerCore {
         guard !notices.isEmpty else { return nil }
         let notice = notices.removeFirst()
         dropWithdrawn()
-        let moreFollow = notices.first.map { $0.stamp == notice.stamp } ?? false
+        let moreFollow = notices.first.map { $0.stamp == notice.stamp } ?? notice.hasMore
         return Notice(
             kind: notice.kind, stamp: Stamp(rawValue: notice.stamp), moreFollow: moreFollow)
     }

@@ -11,7 +11,7 @@ extension PeerCore {
 
     func usableEntry(_ id: HandleID) throws(Bus1Error) -> UnsafeMutablePointer<HandleEntry> {
         guard let entry = handles.entry(id) else { throw noSuchHandleToSend }
-        guard shmring_load_relaxed(entry.pointee.dead) == 0 else {
+        guard entry.pointee.leadsSomewhere else {
             throw Bus1Error.nodeReleasedToSend
         }
         return entry

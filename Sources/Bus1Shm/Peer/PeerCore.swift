@@ -41,7 +41,7 @@ final class PeerCore: @unchecked Sendable {
     var rings: [OwnRing] = []
     /// In the order of introduction; only added to. Lanes read it through ``link(at:)``.
     private(set) var links: [Link] = []
-    private let linksForLanes = Mutex<[Link]>([])
+    private let shared = Mutex<SharedLists>(SharedLists())
     var linkOfPeer: [PeerID: Int] = [:]
     /// The own nodes and who holds handles to them.
     let nodes: Mutex<NodeTable>
@@ -51,6 +51,12 @@ final class PeerCore: @unchecked Sendable {
     let binding = Mutex<Void>(())
     /// Who was introduced to whom on this peer's request, and how many hand-overs it has made.
     let handOvers = Mutex(HandOvers())
+    /// nil once the peer is closed: its death says the rest.
+    let common = Mutex<CommonLane?>(nil)
+    /// Handles that their nodes' owners are to be told of.
+    let ended = Mutex<[EndedHandle]>([])
+    /// Some of them found neither room nor a word.
+    var hasWaitingReleases = false
     /// Given by others, in the order in which they came, until somebody asks for them.
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
@@ -61,8 +67,10 @@ final class PeerCore: @unchecked Sendable {
     /// Once somebody has asked for the descriptor.
     var eventSource: EventSource?
     var hasClaimsToBury = false
-    /// The dead of whom something may still be in a ring: until it is delivered they keep their rights.
-    var departed: [Departed] = []
+    /// Handles whose release words the inbox watches. Only the receiving thread.
+    var watched: Set<UInt64> = []
+    /// The link whose peer's death has no stamp yet.
+    var pendingDeath: UInt64?
     /// `attention` when the broker was last known to have nothing in its queue for this peer.
     var attentionWhenAllWasRead: UInt32 = 0
     /// Rings that were cut: mapped until the end, since messages may still be under way there.
@@ -73,14 +81,6 @@ final class PeerCore: @unchecked Sendable {
     private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     var kept = KeptDeliveries()
-
-    struct Departed {
-        let ring: OwnRing
-        let link: Link
-        let stamp: UInt64
-        /// Everything that it wrote lies below.
-        let tail: UInt64
-    }
 
     struct HandOvers {
         var introduced: Set<PairKey> = []
@@ -100,7 +100,8 @@ final class PeerCore: @unchecked Sendable {
         var wishes = ControlOptions()
         wishes.slots = UInt32(clamping: options.slots)
         wishes.slotBytes = UInt32(clamping: options.slotBytes)
-        wishes.lanes = UInt32(clamping: options.lanes)
+        // One more than the program may use: the common lane.
+        wishes.lanes = UInt32(clamping: options.lanes.addingReportingOverflow(1).partialValue)
         wishes.ticket = ticket
         let connection = try ControlConnection.open(bus, wishes, until: deadline)
         let welcome = connection.takeWelcome()
@@ -129,7 +130,8 @@ final class PeerCore: @unchecked Sendable {
         ownDomain = welcome.domain
         account = welcome.account
         limits = Limits(options)
-        laneCount = welcome.lanes
+        guard welcome.lanes > 1 else { throw Bus1Error(.mismatch, "join the bus") }
+        laneCount = welcome.lanes - 1
         self.clock = .allocate(capacity: 1)
         self.clock.initialize(to: clock)
         outbox = outboxMapping.base(as: shmring_outbox.self)
@@ -169,9 +171,17 @@ final class PeerCore: @unchecked Sendable {
         guard laned == 0 else { throw Bus1Error(result: laned, operation) }
         laneState = LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
         poolBytes = options.poolBytes
+        let lastLane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
+        let lastLaned = shmring_lane_init(lastLane, &claimsRaw, &outboxRaw, laneCount)
+        let lastState = LaneState(
+            core: self, number: laneCount, lane: lastLane, quotaBytes: options.poolBytes)
+        let drops = DropWords(self.outboxMapping, lanes: laneCount + 1)
+        common.withLock { $0 = CommonLane(self, lastState, drops) }
+        guard lastLaned == 0 else { throw Bus1Error(result: lastLaned, operation) }
         placement = Placement(options)
         let bell = limits.bell
         nodes.withLock { $0.bell = bell }
+        beginToWatch()
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket
@@ -192,13 +202,37 @@ final class PeerCore: @unchecked Sendable {
         }
         linkOfPeer[link.peer] = links.count
         links.append(link)
-        linksForLanes.withLock { $0.append(link) }
+        shared.withLock { lists in
+            lists.linkOfPeer[link.peer] = lists.links.count
+            lists.links.append(link)
+        }
+    }
+
+    func add(_ ring: OwnRing) {
+        rings.append(ring)
+        shared.withLock { $0.rings.append(ring) }
+    }
+
+    /// What any thread may look at. Only added to.
+    private struct SharedLists: @unchecked Sendable {
+        // @unchecked: what is used of links and rings by other threads is fixed, or under locks of their own.
+        var links: [Link] = []
+        var linkOfPeer: [PeerID: Int] = [:]
+        var rings: [OwnRing] = []
     }
 
     /// A link by its place in the list. Any thread.
     func link(at index: Int) -> Link? {
-        linksForLanes.withLock { $0.indices.contains(index) ? $0[index] : nil }
+        shared.withLock { $0.links.indices.contains(index) ? $0.links[index] : nil }
     }
+
+    /// Any thread. nil: no introduction to that peer has been read.
+    func linkForLanes(to peer: PeerID) -> Link? {
+        shared.withLock { lists in lists.linkOfPeer[peer].map { lists.links[$0] } }
+    }
+
+    /// All own rings there ever were. Any thread.
+    func ringsForLanes() -> [OwnRing] { shared.withLock { $0.rings } }
 
     /// The next free lane's number.
     func takeLane() throws(Bus1Error) -> UInt32 {
@@ -209,15 +243,6 @@ final class PeerCore: @unchecked Sendable {
         return lanesTaken
     }
 
-    /// Nobody reaches the node any more: what is still queued for it is dropped. Any thread.
-    func releaseNode(_ node: NodeID) {
-        nodes.withLock { table in
-            guard table.isAlive(node.rawValue) else { return }
-            table.markGrants(of: node.rawValue)
-            table.released(node.rawValue, at: 1)
-        }
-    }
-
     /// Takes the names of released nodes back. Does nothing most of the time.
     func takeNamesBack() {
         let names = nodes.withLock { $0.takeUnpublished() }
@@ -226,6 +251,10 @@ final class PeerCore: @unchecked Sendable {
         // Whoever was given the node under them has been told of by now.
         try? readAllEvents()
         nodes.withLock { table in for (node, _) in names { table.unpin(node) } }
+    }
+
+    var busPage: UnsafeMutablePointer<shmring_bus_page> {
+        busMapping.base(as: shmring_bus_page.self)
     }
 
     func requireOpen(_ operation: StaticString) throws(Bus1Error) {
@@ -242,6 +271,14 @@ final class PeerCore: @unchecked Sendable {
         shmring_inbox_hold(inbox, true)
         kept.removeAll()
         eventSource?.wake()
+        let last = common.withLock { lane in
+            defer { lane = nil }
+            return lane?.state.lane
+        }
+        if let last {
+            shmring_lane_deinit(last)
+            last.deallocate()
+        }
         guard !shmring_forked() else { return }
         for link in links { endDescriptors(of: link) }
         // An answer is not needed: a closed connection says the same.

@@ -26,6 +26,16 @@ struct HandleEntry {
     /// Index of the release word, to be passed on with the handle.
     @usableFromInline var word: UInt32
 
+    /// The owner lives, and the node has not been released; what is pending counts as alive.
+    @inlinable
+    var leadsSomewhere: Bool {
+        @inline(__always) get {
+            // Relaxed: who was told of the end by anybody sees it; for others it is not over.
+            shmring_load_relaxed(dead) == 0
+                && Int64(bitPattern: shmring_load_relaxed(released)) <= 0
+        }
+    }
+
     init(
         id: UInt64, token: UInt64, producer: UnsafeMutablePointer<shmring_producer>,
         dead: UnsafePointer<UInt64>, released: UnsafePointer<UInt64>, grant: UInt32, link: UInt32,

@@ -164,7 +164,8 @@ struct SendChecklist {
             #expect(message.sequence == count)
             #expect(try message.load(as: UInt64.self) == 1)
         }
-        #expect(count >= 14)
+        // One slot held the end of the handle that is gone.
+        #expect(count >= 13)
         for _ in 0..<30 {
             try loop.peer.send(long.span.bytes, to: loop.handle)
             #expect(try loop.peer.nextMessage().byteCount == long.count)

@@ -136,6 +136,10 @@ struct PeerTests {
         try peer.release(id)
         #expect(throws: Bus1Error.self) { try peer.trySend(UInt64(2), to: id) }
         #expect(try peer.nextMessage().load(as: UInt64.self) == 1)
+        guard case .notice(let notice)? = try peer.tryReceive() else {
+            throw PeerTestFailure("no notice")
+        }
+        #expect(notice.kind == .noHandles(node.id))
         #expect(try peer.tryReceive() == nil)
     }
 

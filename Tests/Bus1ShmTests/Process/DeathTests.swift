@@ -248,7 +248,8 @@ extension ProcessTests {
                 #expect(try receivers[0].mustAnswer().hasPrefix("message 16 1 7"))
                 // A node that is gone is no reason for its owner to fail.
                 try receivers[0].must("dropnode 0")
-                try sender.must("send 0 1 8 16 5000")
+                #expect(
+                    sender.ask("send 0 1 8 16 5000")?.hasPrefix("error nodeReleased") == true)
                 #expect(receivers[0].ask("receive 50")?.hasPrefix("error timedOut") == true)
                 #expect(try receivers[0].must("refused") == "0")
                 // Who comes later makes a new bus.

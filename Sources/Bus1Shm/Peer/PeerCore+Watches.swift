@@ -1,0 +1,207 @@
+import CShmRing
+
+// What has a place in the order besides messages: nodes of others that are released, rights that others gave up by a
+// word, deaths. The inbox watches their words and says when their turn has come.
+
+extension PeerCore {
+    /// Makes the inbox ask for what is to be watched.
+    func beginToWatch() {
+        inbox.pointee.collect_context = Unmanaged.passUnretained(self).toOpaque()
+        inbox.pointee.collect = { _, ring, flags, context in
+            let core = Unmanaged<PeerCore>.fromOpaque(context!).takeUnretainedValue()
+            return ring == .max ? core.collectDeaths() : core.collect(ring: Int(ring), flags)
+        }
+    }
+
+    // MARK: What to watch
+
+    /// A look has taken a ring's flags. 0, or why it failed.
+    private func collect(ring: Int, _ flags: UInt64) -> Int32 {
+        guard ring < rings.count else { return 0 }
+        for link in rings[ring].senders {
+            guard let link else { continue }
+            if flags & RingFlag.releases != 0 {
+                let result = collectReleases(of: link)
+                guard result == 0 else { return result }
+            }
+            if flags & RingFlag.drops != 0 {
+                let result = collectDrops(of: link)
+                guard result == 0 else { return result }
+            }
+        }
+        return 0
+    }
+
+    private func collectReleases(of link: Link) -> Int32 {
+        // SYNC H8 acquire, pairs with N6: a counter that is seen changed is later than the words that refer.
+        let count = shmring_load_acquire(
+            UnsafeMutablePointer(mutating: link.outbox).pointer(to: \.releases)!)
+        guard count != link.releasesSeen else { return 0 }
+        var result: Int32 = 0
+        handles.forEach(ofLink: link.index) { entry in
+            if result == 0 { result = watchIfReleased(entry, link) }
+        }
+        // Not before all are watched: the look that failed asks again.
+        if result == 0 { link.releasesSeen = count }
+        return result
+    }
+
+    /// A handle that was received: its node may have been released before anybody could tell this peer. Only the
+    /// receiving thread, between two deliveries.
+    func watchIfReleased(_ id: HandleID) {
+        guard let entry = handles.entry(id), let link = link(at: Int(entry.pointee.link)) else {
+            return
+        }
+        _ = watchIfReleased(entry, link)
+    }
+
+    private func watchIfReleased(_ entry: UnsafeMutablePointer<HandleEntry>, _ link: Link) -> Int32
+    {
+        // Relaxed: the inbox reads it again; what was pending before the flag or the message is seen.
+        guard shmring_load_relaxed(entry.pointee.released) != 0,
+            watched.insert(entry.pointee.id).inserted
+        else { return 0 }
+        let result = shmring_inbox_watch(
+            inbox, SHMRING_WATCH_RELEASE, entry.pointee.released, link.commitWords,
+            link.commitWordCount, link.peer.rawValue, 0, entry.pointee.id)
+        if result != 0 { watched.remove(entry.pointee.id) }
+        return result
+    }
+
+    private func collectDrops(of link: Link) -> Int32 {
+        // SYNC H9 acquire, pairs with H4: no word beyond the count is looked at, and what is counted names its grant.
+        let count = shmring_load_acquire(
+            UnsafeMutablePointer(mutating: link.outbox).pointer(to: \.drops)!)
+        for index in 0..<Int(min(count, UInt64(SHMRING_DROP_WORDS))) {
+            let place = link.dropWord(index)
+            let word = shmring_load_acquire(
+                UnsafeMutablePointer(mutating: place).pointer(to: \.word)!)
+            let what = place.pointee.what
+            guard word != 0, what >> 32 == UInt64(ownPeer.rawValue),
+                link.drops[index]?.isDone(word) != false
+            else { continue }
+            var drop = Link.Drop(which: UInt32(truncatingIfNeeded: what))
+            if drop.which == ReservedGrant.unbound, index + 1 < Int(SHMRING_DROP_WORDS) {
+                drop.key = (place + 1).pointee.what
+            }
+            let result = shmring_inbox_watch(
+                inbox, SHMRING_WATCH_DROP,
+                UnsafeMutablePointer(mutating: place).pointer(to: \.word)!, link.commitWords,
+                link.commitWordCount, link.peer.rawValue, 0,
+                UInt64(link.index) << 32 | UInt64(index))
+            guard result == 0 else { return result }
+            link.drops[index] = drop
+        }
+        return 0
+    }
+
+    /// The death word has changed, or the broker told of a death. 0, or why it failed.
+    func collectDeaths() -> Int32 {
+        let word = UnsafeMutablePointer(mutating: inbox.pointee.death!)
+        let page = busPage
+        // The peer's number belongs to the word if that is the same before and after.
+        var value = shmring_load_acquire(word)
+        var dead = shmring_load_acquire(page.pointer(to: \.dead_peer)!)
+        while true {
+            let again = shmring_load_acquire(word)
+            if again == value { break }
+            value = again
+            dead = shmring_load_acquire(page.pointer(to: \.dead_peer)!)
+        }
+        // A pending word whose broker is gone is never committed as far as this peer can know: that death is not
+        // told, and nobody waits for it. Whoever follows the broker settles the word for those who come later.
+        let isPending = Int64(bitPattern: value) < 0 && !connection.hasEnded
+        if isPending, let index = linkOfPeer[PeerID(rawValue: UInt32(truncatingIfNeeded: dead))],
+            !links[index].isDead
+        {
+            pendingDeath = UInt64(index)
+            let result = shmring_inbox_watch(
+                inbox, SHMRING_WATCH_DEATH, word, links[index].dead, 0, links[index].peer.rawValue,
+                value, UInt64(index))
+            guard result == 0 else { return result }
+        }
+        for link in links where !link.isDead && !link.isDeathWatched {
+            let stamp = shmring_load_acquire(UnsafeMutablePointer(mutating: link.dead))
+            guard stamp != 0 else { continue }
+            link.isDeathWatched = true
+            let result = shmring_inbox_watch(
+                inbox, SHMRING_WATCH_DEATH, nil, nil, 0, link.peer.rawValue, stamp,
+                UInt64(link.index))
+            guard result == 0 else {
+                link.isDeathWatched = false
+                return result
+            }
+        }
+        return 0
+    }
+
+    /// The broker is gone in the middle of a death: see `collectDeaths`.
+    func forgetPendingDeath() {
+        guard let pending = pendingDeath else { return }
+        try? readEvents()
+        guard connection.hasEnded else { return }
+        pendingDeath = nil
+        if !links[Int(pending)].isDeathWatched {
+            shmring_inbox_unwatch(inbox, SHMRING_WATCH_DEATH, pending)
+        }
+    }
+
+    // MARK: What has taken its place
+
+    /// Something watched is next in the order.
+    func take(watched kind: UInt32, _ cookie: UInt64, _ message: UnsafePointer<shmring_message>) {
+        let stamp = message.pointee.stamp
+        let hasMore = shmring_message_has_more(message)
+        switch kind {
+        case SHMRING_WATCH_RELEASE.rawValue:
+            watched.remove(cookie)
+            let id = HandleID(rawValue: cookie)
+            guard let entry = handles.end(id) else { break }
+            notices.append(QueuedNotice(.nodeReleased(id), stamp))
+            // The owner learns that this holder has read its word.
+            giveUp(EndedHandle(entry))
+        case SHMRING_WATCH_DROP.rawValue:
+            applyDrop(Int(cookie >> 32), Int(cookie & UInt64(UInt32.max)), at: stamp)
+        case SHMRING_WATCH_DEATH.rawValue:
+            applyDeath(Int(cookie), at: stamp)
+        default: break
+        }
+        if hasMore, !notices.isEmpty { notices[notices.count - 1].hasMore = true }
+    }
+
+    private func applyDrop(_ linkIndex: Int, _ index: Int, at stamp: UInt64) {
+        let link = links[linkIndex]
+        guard let drop = link.drops[index] else { return }
+        link.drops[index]!.done = stamp
+        if let ring = ringPlace(of: link) {
+            let record =
+                drop.which == ReservedGrant.unbound
+                ? ControlRecord(
+                    .releaseUnbound, number: 0, first: UInt32(truncatingIfNeeded: drop.key >> 32),
+                    second: UInt32(truncatingIfNeeded: drop.key))
+                : ControlRecord(.release, number: drop.which)
+            applyControl(record, from: link, ring: ring, stamp: stamp)
+        }
+        link.dropsDone += 1
+        // SYNC H11 release, pairs with H10 in DropWords.takeBack: behind the reading of the word.
+        shmring_store_release(link.boardIn.pointer(to: \.drops_seen)!, link.dropsDone)
+    }
+
+    /// A peer's death: its handles to our nodes are gone, and its nodes are released, all at one instant.
+    private func applyDeath(_ index: Int, at stamp: UInt64) {
+        let link = links[index]
+        guard !link.isDead else { return }
+        link.isDead = true
+        if pendingDeath == UInt64(index) { pendingDeath = nil }
+        for id in handles.remove(link: index) {
+            if watched.remove(id.rawValue) != nil {
+                shmring_inbox_unwatch(inbox, SHMRING_WATCH_RELEASE, id.rawValue)
+            }
+            notices.append(QueuedNotice(.nodeReleased(id), stamp))
+        }
+        endDescriptors(of: link)
+        let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
+        for notice in ended { queue(notice) }
+        forgetSlices(of: index)
+    }
+}
