@@ -174,6 +174,6 @@ void shmring_consumer_wake(const struct shmring_consumer *consumer, int32_t even
     if (parked == 0)
         return;
     if ((parked & SHMRING_PARKED_ON_EVENT) != 0 && event_fd >= 0)
-        (void)!write(event_fd, &one, sizeof one); /* A full counter is as good. */
+        (void)send(event_fd, &one, sizeof one, MSG_DONTWAIT | MSG_NOSIGNAL); /* Full is as good. */
     ring_doorbell(consumer->control, parked);
 }

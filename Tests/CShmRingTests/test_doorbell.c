@@ -230,6 +230,7 @@ static void the_attention_word_wakes_and_is_told(void)
         pthread_t thread;
         set_up(&f, rings);
         const struct shmring_outbox *outbox = f.sender.outbox.base;
+        shmring_inbox_deinit(&f.receiver.inbox);
         shmring_inbox_init(&f.receiver.inbox, &f.clock, &f.receiver.death, &outbox->attention);
         for (uint32_t r = 0; r < rings; r++)
             KIT_MUST(shmring_inbox_add(&f.receiver.inbox, &f.rings[r].consumer));

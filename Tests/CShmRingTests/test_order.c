@@ -245,6 +245,7 @@ static void a_batch_written_while_a_look_reads_it_keeps_its_order(void)
     kit_introduce(&f.rings[0][0], 0, &f.senders[0]);
     struct shmring_producer *producer = &f.producer[0][0][0];
     KIT_MUST(shmring_producer_init(producer, &f.rings[0][0].mapping, producer->claim_word, 0));
+    shmring_inbox_deinit(&f.receiver[0].inbox);
     kit_inbox_open(&f.receiver[0], &f.clock, f.rings[0], 1);
     CHECK_EQ(next_value(&f, 0), -SHMRING_E_EMPTY); /* allocates, which no handler may */
     REQUIRE(shmring_batch_begin(producer, 6, &batch) == SHMRING_OK);

@@ -223,6 +223,7 @@ static void a_commit_word_waits_until_every_destination_has_passed_it(void)
         kit_ring_open(&f.rings[i], 20 + i, 4096, 64);
         kit_introduce(&f.rings[i], 5, &f.sender);
         KIT_MUST(shmring_producer_init(&f.producers[i], &f.rings[i].mapping, f.lane.claims, 5));
+        shmring_inbox_deinit(&f.receivers[i].inbox);
         kit_inbox_open(&f.receivers[i], &f.clock, &f.rings[i], 1);
     }
     while (sent < 5000 &&

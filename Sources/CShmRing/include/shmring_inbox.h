@@ -215,8 +215,8 @@ int shmring_ring_scan(const struct shmring_consumer *consumer, uint32_t grant,
                       void (*found)(void *context, uint32_t sender, const void *body,
                                     uint32_t length),
                       void *context);
-/* Any thread: as shmring_producer_flag and shmring_producer_wake, for an own ring; event_fd: what
- * the receiver sleeps on in an event loop, or -1. */
+/* Any thread: as shmring_producer_flag and shmring_producer_wake, for an own ring; event_fd: the
+ * sending end of what the receiver sleeps on in an event loop, or -1. */
 void shmring_consumer_flag(const struct shmring_consumer *consumer, uint64_t flag);
 void shmring_consumer_wake(const struct shmring_consumer *consumer, int32_t event_fd);
 
@@ -241,7 +241,10 @@ void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
  * DEATH: either word is NULL and stamp is the death's; or word is the bus page's death word, stamp
  * the pending value that was seen there, and commits the dead one's `dead` word (an outbox's),
  * where the stamp is found once the death word serves another death. A death that is watched again
- * with the same cookie takes the place of the one before, until that has been told.
+ * with the same cookie takes the place of the one before, until that has been told. The name beside
+ * a pending death word may still be the former one's: who has a `dead` word that is not 0 is
+ * watched with that stamp. The right name then comes with a stamp later than t0, and another call
+ * of `collect`.
  */
 int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                         const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
