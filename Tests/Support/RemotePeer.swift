@@ -16,9 +16,10 @@
         /// What waitpid said of its end.
         private(set) var status: Int32 = -1
 
-        /// `environment`: what is added to ours. `program`: stands beside the one that runs the tests.
+        /// `environment`: what is added to ours. `program`: a path, or the name of one that stands beside the program that
+        /// runs the tests.
         init(environment extra: [String] = [], program name: String = "bus1-test-peer") throws {
-            let program = Self.directory + "/" + name
+            let program = name.hasPrefix("/") ? name : Self.directory + "/" + name
             var ends: [Int32] = [-1, -1]
             let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
             guard socketpair(AF_UNIX, type, 0, &ends) == 0 else {

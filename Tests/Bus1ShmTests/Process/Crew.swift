@@ -19,8 +19,10 @@ final class Crew {
     }
 
     /// A process that has not joined yet.
-    func start(_ environment: [String] = []) throws -> RemotePeer {
-        let member = try RemotePeer(environment: environment, program: "bus1-test-program")
+    func start(_ environment: [String] = [], program: String = "bus1-test-program") throws
+        -> RemotePeer
+    {
+        let member = try RemotePeer(environment: environment, program: program)
         members.append((member, try member.must("counts")))
         return member
     }
