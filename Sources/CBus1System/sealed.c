@@ -19,8 +19,8 @@ int bus1_sys_sealed_prepare(int fd, uint64_t byte_count, void **base_out)
     char *base = mmap(NULL, byte_count, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return -errno;
-    /* A page that was only reserved counts as a hole, which its readers refuse. A child that kept the
-     * mapping would keep the file from being sealed. */
+    /* A page that was only reserved counts as a hole, which its readers refuse. A child that kept
+     * the mapping would keep the file from being sealed. */
     int error = madvise(base, byte_count, MADV_DONTFORK) != 0 ? -errno : 0;
     if (error == 0 && madvise(base, byte_count, MADV_POPULATE_WRITE) != 0) {
         if (errno != EINVAL)

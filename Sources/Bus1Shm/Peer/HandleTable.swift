@@ -147,6 +147,15 @@ final class HandleTable: @unchecked Sendable {
         }
     }
 
+    /// Those that are held now.
+    var all: [HandleID] {
+        let end = free.withLock { Int($0.next) }
+        return (0..<end).compactMap {
+            let id = shmring_load_relaxed((base + $0).pointer(to: \.id)!)
+            return id == 0 ? nil : HandleID(rawValue: id)
+        }
+    }
+
     /// Ends all of them.
     func invalidate() {
         let end = free.withLock { Int($0.next) }

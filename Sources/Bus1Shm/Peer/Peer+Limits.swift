@@ -112,7 +112,9 @@ extension PeerCore {
                 for pool in laneState.pools.values { pool.collect() }
                 hasRoom = localUse(of: resource) < limits[resource]
                 guard !hasRoom, !deadline.hasPassed else { break }
-                if let pool = laneState.pools.values.max(by: { $0.usage.used_bytes < $1.usage.used_bytes }) {
+                if let pool = laneState.pools.values.max(by: {
+                    $0.usage.used_bytes < $1.usage.used_bytes
+                }) {
                     _ = shmring_pool_wait(pool.pool, deadline.monotonic_ns)
                 }
             } while true

@@ -133,7 +133,7 @@ extension PeerCore {
     }
 
     /// The cell owns them from now on, behind its slice.
-    private func attach(_ attachments: Attachments, to cell: UnsafeMutablePointer<shmring_cell>) {
+    func attach(_ attachments: Attachments, to cell: UnsafeMutablePointer<shmring_cell>) {
         cell.pointee.attachments = Unmanaged.passRetained(attachments).toOpaque()
         cell.pointee.give_back_payload = cell.pointee.give_back
         cell.pointee.give_back = { cell in

@@ -259,7 +259,9 @@ extension PeerCore {
     /// Afterwards the first of the queue, if there is one, is to be told.
     private func dropWithdrawn() {
         notices += nodes.withLock { $0.takeLate() }
-        while let first = notices.first, !nodes.withLock({ $0.confirms(first) }) {
+        while let first = notices.first,
+            isOfSeed(first) || !nodes.withLock({ $0.confirms(first) })
+        {
             notices.removeFirst()
         }
     }

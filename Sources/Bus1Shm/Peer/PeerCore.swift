@@ -81,6 +81,7 @@ final class PeerCore: @unchecked Sendable {
     private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     var kept = KeptDeliveries()
+    var seed: Seed?
 
     struct HandOvers {
         var introduced: Set<PairKey> = []

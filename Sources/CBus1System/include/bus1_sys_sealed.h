@@ -2,8 +2,8 @@
  * bus1_sys_sealed.h - memory that nobody can change any more, by its descriptor.
  *
  * Guarantees:
- *   1. What bus1_sys_sealed_map returns is the same for ever: no process can write it, shrink it, or
- *      take pages from it, and reading it needs no memory that is not there.
+ *   1. What bus1_sys_sealed_map returns is the same for ever: no process can write it, shrink it,
+ *      or take pages from it, and reading it needs no memory that is not there.
  *   2. Results are 0 or -errno, or one of enum bus1_sys_sealed_fault.
  */
 #pragma once

@@ -74,7 +74,9 @@ struct QuotaChecklist {
         #expect(try peer.used(.messages) == 0)
     }
 
-    @Test("P5, Q4: a limit below what is used refuses, and says what it refuses, until use has fallen")
+    @Test(
+        "P5, Q4: a limit below what is used refuses, and says what it refuses, until use has fallen"
+    )
     func lowered() throws {
         let test = TestBus()
         defer { withExtendedLifetime(test) {} }
