@@ -12,19 +12,24 @@ let rivals = [("ZEROMQ", "zmq"), ("NNG", "nng"), ("ICEORYX", "iceoryx_binding_c"
 let iceoryxHeaders = "/usr/include/iceoryx/v2.0.3"
 let withBoost = hasLibrary("BOOST")
 
-let strictC: [CSetting] = [
-    .treatAllWarnings(as: .error),
-    .enableWarning("all"), .enableWarning("extra"), .enableWarning("conversion"),
-    .enableWarning("strict-prototypes"), .enableWarning("missing-prototypes"),
-    .define("_GNU_SOURCE"),
-]
-let strictSwift: [SwiftSetting] = [
-    .swiftLanguageMode(.v6),
-    .treatAllWarnings(as: .error),
-    .enableExperimentalFeature("Lifetimes"),
-    .enableUpcomingFeature("InternalImportsByDefault"),
-    .enableUpcomingFeature("ExistentialAny"),
-]
+// A special build, for tools/check-switches: rules of the order that can be broken on purpose.
+let withSwitches = Context.environment["BUS1_SWITCHES"] == "1"
+
+let strictC: [CSetting] =
+    (withSwitches ? [.define("SHMRING_SWITCHES")] : []) + [
+        .treatAllWarnings(as: .error),
+        .enableWarning("all"), .enableWarning("extra"), .enableWarning("conversion"),
+        .enableWarning("strict-prototypes"), .enableWarning("missing-prototypes"),
+        .define("_GNU_SOURCE"),
+    ]
+let strictSwift: [SwiftSetting] =
+    (withSwitches ? [.unsafeFlags(["-Xcc", "-DSHMRING_SWITCHES"])] : []) + [
+        .swiftLanguageMode(.v6),
+        .treatAllWarnings(as: .error),
+        .enableExperimentalFeature("Lifetimes"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("ExistentialAny"),
+    ]
 
 let package = Package(
     name: "bus1",

@@ -49,6 +49,10 @@ void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page)
 #else
     (void)force;
 #endif
+    if (SHMRING_BROKEN(NO_COMMIT_WAIT) || SHMRING_BROKEN(COARSE_CLOCK)) {
+        clock.source = SHMRING_CLOCK_MONOTONIC;
+        page->clock_coarse_ns = SHMRING_SWITCH_COARSE_NS;
+    }
     page->clock_source = clock.source;
     page->ns_base = read_ns(CLOCK_BOOTTIME);
     page->ticks_base = shmring_clock_now(&clock);

@@ -245,6 +245,7 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
     uint64_t claimed = tail - consumer->head;
     if (claimed > consumer->capacity || claimed < consumer->next - consumer->head)
         return trouble(inbox, r, 0, SHMRING_E_CORRUPT);
+    SHMRING_DAWDLE(T0_AFTER_SCAN, 8, 20);
     for (uint32_t i = 0; i < consumer->open_end; i++) {
         result = classify(inbox, r, &consumer->open[i]);
         if (result)
@@ -391,6 +392,8 @@ static int gather(struct shmring_inbox *inbox)
         }
     }
     shmring_watches_gather(inbox);
+    if (SHMRING_BROKEN(NO_LOOK_AHEAD))
+        return SHMRING_OK;
     if (sort_ready(inbox->ready, inbox->ready_end))
         inbox->counts.reordered++;
     return SHMRING_OK;
@@ -413,6 +416,8 @@ static bool settle(struct shmring_inbox *inbox)
             settled &= consumer->retired[i].state != SHMRING_OPEN_PENDING;
         }
     }
+    if (SHMRING_BROKEN(PAST_PENDING))
+        return true;
     return shmring_watches_settle(inbox) && settled;
 }
 
@@ -464,6 +469,8 @@ static int look(struct shmring_inbox *inbox)
             return result;
     }
     shmring_watches_read(inbox);
+    if (SHMRING_BROKEN(T0_AFTER_SCAN))
+        inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
     if (!settle(inbox)) {
         inbox->waiting = 1;
         inbox->counts.look_waits++;
@@ -589,7 +596,7 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
         return SHMRING_E_EMPTY;
     for (uint32_t i = consumer->open_first; i < consumer->open_end; i++) {
         uint64_t position = consumer->open[i].position;
-        if (consumer->open[i].state != SHMRING_OPEN_DONE &&
+        if (!SHMRING_BROKEN(NO_RE_READ) && consumer->open[i].state != SHMRING_OPEN_DONE &&
             shmring_consumer_header(consumer, position) >> SHMRING_POSITION_SHIFT == position)
             return SHMRING_E_EMPTY;
     }

@@ -239,6 +239,8 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
     if (result)
         return result;
     uint32_t index = lane->words[lane->begun % SHMRING_COMMIT_WORDS];
+    if (SHMRING_BROKEN(WORD_REUSED_EARLY))
+        index = lane->words[lane->begun % 4];
     uint64_t *word = &lane->commits[index];
     lane->generation = (lane->generation + 1) & (uint32_t)SHMRING_COMMIT_GENERATION_MASK;
     uint64_t begun = shmring_clock_now(clock) >> 10 & UINT32_MAX;
@@ -259,7 +261,9 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
             *failed_leg = i;
             return result;
         }
+        SHMRING_DAWDLE(NO_LOOK_AHEAD, 16, 20);
     }
+    SHMRING_DAWDLE(T0_AFTER_SCAN, 8, 20);
     if (releases != NULL) {
         result = announce_releases(releases, SHMRING_RELEASE_REF(of_outbox, lane->generation));
         if (result) {
@@ -269,13 +273,16 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
             return result;
         }
     }
+    uint64_t too_early = SHMRING_BROKEN(STAMP_BEFORE_BARRIER) ? shmring_clock_now(clock) : 0;
+    SHMRING_DAWDLE(STAMP_BEFORE_BARRIER, 8, 20);
     write_legs(lane, legs, count, SHMRING_COMMIT_REF(of_outbox, lane->generation));
 
     /* SYNC C3 full barrier, pairs with R7 and R6 of every receiver's look: the stamp is younger
      * than the visibility of every slot, and of every flag. Read before it, two transactions and a
      * look can form a cycle. */
     shmring_fence_full();
-    uint64_t stamp = shmring_clock_now(clock);
+    uint64_t stamp = too_early != 0 ? too_early : shmring_clock_now(clock);
+    SHMRING_DAWDLE(PAST_PENDING, 8, 20);
     shmring_clock_wait_past(clock, stamp);
     /* SYNC C1 acq_rel, pairs with C2 in resolve: the instant at which everything happens. */
     bool committed = shmring_cas_acq_rel(word, &pending, stamp);

@@ -37,3 +37,19 @@ import Testing
         #expect(worse.output.contains("lost"), "\(worse.output)")
     }
 }
+
+/// Rules can be broken on purpose in special builds only.
+@Suite struct SwitchTests {
+    @Test func noOtherBuildHasAnythingOfTheSwitches() throws {
+        let program = try Outside.directory() + "/bus1-bench"
+        let (status, symbols) = try shell("nm \(program)")
+        #expect(status == 0)
+        #expect(symbols.contains("shmring_transaction_commit"))
+        #expect(!symbols.contains("shmring_switch"))
+        // Nor the names of the rules.
+        let (_, strings) = try shell("grep -c stamp-before-barrier \(program)")
+        #expect(strings == "0\n")
+        // The variable that chooses one is read by nobody.
+        #expect(try shell("BUS1_BREAK=nonsense \(program) --help").status == 0)
+    }
+}

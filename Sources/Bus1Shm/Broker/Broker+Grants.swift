@@ -131,7 +131,7 @@ extension Broker {
         let byDead = unburied.values.contains { $0.claims.contains(where: names) }
         // The severed count as living: their processes may still write.
         let byLiving = ring.senders.keys.contains { id in
-            guard let sender = peers[id] else { return false }
+            guard !shmring_broken_burial(), let sender = peers[id] else { return false }
             return sender.claims?.claims(lanes: sender.lanes).contains(where: names) ?? false
         }
         answer(

@@ -144,6 +144,7 @@ struct PeerHot {
         }
         guard index < Self.grantsMax else { return nil }
         let entry = grants + Int(index)
+        if shmring_broken_holder_check() && entry.pointee.route != 0 { return entry }
         // SYNC H2 acquire, as above.
         guard shmring_load_acquire(entry.pointer(to: \.route)!) == route else { return nil }
         latest = entry

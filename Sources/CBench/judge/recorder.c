@@ -10,6 +10,7 @@ static void choose_clock(void)
 {
     struct shmring_bus_page page = {0};
     shmring_clock_choose(0, &page);
+    page.clock_coarse_ns = 0; /* whatever the bus's clock is made to do */
     (void)shmring_clock_attach(&page, &recorder_clock);
 }
 

@@ -19,6 +19,7 @@
 
 #include "shmring_atomics.h"
 #include "shmring_layout.h"
+#include "shmring_switches.h"
 
 struct shmring_clock {
     uint32_t source;    /* enum shmring_clock_source */
@@ -65,7 +66,7 @@ SHMRING_INLINE uint64_t shmring_clock_now_then_loads(const struct shmring_clock 
 /* The commit wait. Empty on a TSC, whose next reading differs; at most a tick on a coarse clock. */
 SHMRING_INLINE void shmring_clock_wait_past(const struct shmring_clock *clock, uint64_t stamp)
 {
-    if (shmring_likely(clock->source == SHMRING_CLOCK_TSC))
+    if (shmring_likely(clock->source == SHMRING_CLOCK_TSC) || SHMRING_BROKEN(NO_COMMIT_WAIT))
         return;
     while (shmring_clock_monotonic(clock->coarse_ns) <= stamp)
         shmring_pause();

@@ -277,14 +277,14 @@ struct CheckActor: ~Copyable {
 
     private func isVictim(_ other: UInt32) -> Bool { other % 2 == 1 && other != me }
 
-    /// Writes a message under a grant that is somebody else's. Nobody sent it: whoever gets it was
-    /// cheated.
+    /// Writes a message under a grant that is somebody else's: one whose number the owner chose,
+    /// which none of this peer's is. Nobody sent it: whoever gets it was cheated.
     private mutating func forge() throws {
         guard let id = victims.values.randomElement(using: &dice), let handle = peer.adopt(id)
         else { return }
         let parcel = Parcel(transaction: UInt64(me) << 40 | 1 << 39 | steps)
         do throws(Bus1Error) {
-            try peer.sendForged(parcel, grantsBeyond: UInt32(1 + roll(8)), to: handle)
+            try peer.sendForged(parcel, grantsBeyond: 1 << 31 + UInt32(roll(16)), to: handle)
             mine.pointee.forged += 1
         } catch {
             // Full, or gone.
