@@ -114,6 +114,11 @@
                 return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 ? "some" : "none"
             case "send", "long", "loan", "multicast": return try send(verb, words)
             case "forward": return try forward(to: handles[Int(words[0])!])
+            case "pass": return try pass(words)
+            case "release":
+                try box.peer.release(handles[Int(words[0])!])
+                return ""
+            case "takeout": return try takeOut(until: ms(words[0]))
             case "receive": return try receiveOne(until: ms(words[0]))
             case "pollone": return try receiveInLoop(until: ms(words[0]))
             case "hold": return try hold(until: ms(words[0]))

@@ -68,6 +68,19 @@ extension ProcessTests {
                 for log in [try outside.log(), try isolated.log()] {
                     #expect(log.isClean && log["multicasts"] == "2", "\(log)")
                 }
+
+                // Handles and open files, both ways: to a third one's node, which needs an introduction.
+                isolated.begin("collect 1 30000")
+                outside.begin("takeout 20000")
+                try inside.must("pass 0 1 20000")
+                #expect(try outside.mustAnswer() == "1 true")
+                try outside.must("send 1 6 end 16 5000")
+                _ = try isolated.log()
+                inside.begin("takeout 20000")
+                try outside.must("pass 0 1 20000")
+                #expect(try inside.mustAnswer() == "2 true")
+                try inside.must("release 2")
+
                 isolated.begin("forever 0,2 5 \(crew.directory)/p")
                 let progress = try crew.progress("p")
                 inside.begin("awaitdeath 1 20000")
