@@ -77,8 +77,9 @@ extension LaneState {
     }
 
     /// Fills in the legs: the messages first, then what owners are told of new holders. The bodies of
-    /// the latter stand behind those of the messages.
-    func fillLegs(_ batch: borrowing Batch) -> Int {
+    /// the latter stand behind those of the messages. `other`: the lane that commits, if it is not this.
+    func fillLegs(_ batch: borrowing Batch, through other: LaneState? = nil) -> Int {
+        let lane = other ?? self
         var count = 0
         var body = 0
         for (place, one) in batch.prepared.enumerated() {
@@ -89,7 +90,7 @@ extension LaneState {
             setLeg(
                 count,
                 shmring_leg(
-                    producer: message.producer,
+                    producer: (try? lane.laneProducer(at: message.linkIndex)) ?? message.producer,
                     body: UnsafeRawPointer(bodies + message.body * Self.bodyStride),
                     grant: message.entry.pointee.grant, length: UInt32(message.length),
                     bits: message.bits | (hasLater ? shmring_header_more() : 0), position: 0))
@@ -97,7 +98,7 @@ extension LaneState {
             body = max(body, message.body + 1)
         }
         for (index, records) in handOversByOwner(batch) {
-            guard let producer = try? laneProducer(at: index) else { continue }
+            guard let producer = try? lane.laneProducer(at: index) else { continue }
             count = addRecords(records, to: producer, from: count, &body)
         }
         return count
@@ -208,17 +209,34 @@ extension LaneState {
         attempt += 1
         // A dead receiver makes no more room: every destination is looked at anew.
         for one in batch.prepared { _ = try usableEntry(one.handle) }
-        backOff(attempt, producer, until: batch.deadline)
+        backOff(attempt, ownProducer(ofLeg: failed, batch), until: batch.deadline)
+    }
+
+    /// This lane's own way into the ring of a leg, which another lane may have claimed.
+    private func ownProducer(
+        ofLeg failed: Int, _ batch: borrowing Batch
+    ) -> UnsafeMutablePointer<shmring_producer>? {
+        if failed < batch.prepared.count { return batch.prepared[failed].message.producer }
+        let ring = legs[failed].producer.pointee.control
+        for one in batch.prepared {
+            for handOver in one.message.handOvers {
+                let producer = try? laneProducer(at: handOver.index)
+                if let producer, producer.pointee.control == ring { return producer }
+            }
+        }
+        return nil
     }
 
     /// Leaves the message out whose leg, or whose hand-over's leg, failed. False: there is none.
     private func leaveOut(_ failed: Int, _ why: Bus1Error, _ batch: inout Batch) -> Bool {
-        let producer = legs[failed].producer
+        let ring = legs[failed].producer.pointee.control
         let place =
             failed < batch.prepared.count
             ? failed
             : batch.prepared.firstIndex { one in
-                one.message.handOvers.contains { (try? laneProducer(at: $0.index)) == producer }
+                one.message.handOvers.contains {
+                    (try? laneProducer(at: $0.index))?.pointee.control == ring
+                }
             }
         guard let place else { return false }
         let one = batch.prepared.remove(at: place)

@@ -169,12 +169,12 @@ extension LaneState {
 
     /// Lets others go first after an attempt that found a ring full; waits for room after some.
     func backOff(
-        _ attempt: UInt64, _ producer: UnsafeMutablePointer<shmring_producer>,
+        _ attempt: UInt64, _ producer: UnsafeMutablePointer<shmring_producer>?,
         until deadline: Deadline
     ) {
         // Two that get into each other's way meet again at different times.
         for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
-        guard attempt > 16 else { return }
+        guard attempt > 16, let producer else { return }
         _ = shmring_producer_wait(
             producer, producer.pointee.capacity,
             Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)

@@ -179,14 +179,18 @@ extension LaneState {
     ) throws(Bus1Error) {
         var attempts: UInt64 = 0
         while true {
-            let count = fillLegs(batch)
+            var count = 0
             var stamp: UInt64 = 0
             var failed: UInt32 = 0
             let (handles, nodes) = (transaction.handles, transaction.nodes)
-            let result = try core.attemptReleases(handles, nodes) { attempt, _ in
-                legs.withUnsafeMutableBufferPointer { legs in
+            // On the common lane, messages included: at equal stamps it comes last of this peer's lanes, and so do its
+            // notices. On this lane its messages could stand before, and its notices behind, another lane's message.
+            let result = try core.attemptReleases(handles, nodes) { attempt, common in
+                count = fillLegs(batch, through: common.state)
+                return legs.withUnsafeMutableBufferPointer { legs in
                     attempt.commit(
-                        self, legs.baseAddress, count, mayUseReserve: attempts > 4, &stamp, &failed)
+                        common.state, legs.baseAddress, count, mayUseReserve: attempts > 4, &stamp,
+                        &failed)
                 }
             }
             if result == 0 {

@@ -31,7 +31,7 @@ struct ReplyTests {
         try a.expectNothing()
     }
 
-    @Test(.disabled("until releases are told")) func aReplyThatIsLostUnusedIsTold() throws {
+    @Test func aReplyThatIsLostUnusedIsTold() throws {
         let company = Company()
         let b = try company.stranger()
         let bNode = try b.publishNode("b")
@@ -57,7 +57,7 @@ struct ReplyTests {
         #expect(Set(kinds) == [.replyLost(answers.id), .nodeReleased(toB.id)])
     }
 
-    @Test(.disabled("until releases are told")) func nobodyWaitsForAReplyWhenTheNodeIsReleased()
+    @Test func nobodyWaitsForAReplyWhenTheNodeIsReleased()
         throws
     {
         let company = Company()
