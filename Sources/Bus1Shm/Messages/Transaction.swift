@@ -105,6 +105,14 @@ public struct Transaction: ~Copyable {
         messages[messages.count - 1].replyNode = node.id
     }
 
+    /// Adds a message with one value that asks for one reply.
+    public mutating func send<T: BitwiseCopyable>(
+        _ value: T, to handle: HandleID, replyTo node: borrowing Node, passing: [HandleID] = []
+    ) throws(Bus1Error) {
+        try send(value, to: handle, passing: passing)
+        messages[messages.count - 1].replyNode = node.id
+    }
+
     /// Adds the release of a handle. One of another peer is a mistake of the caller's, and traps.
     public mutating func release(_ handle: consuming Handle) {
         precondition(handle.entry.pointee.token == state.core.hot.pointee.token, "another peer's")
@@ -206,6 +214,19 @@ extension Peer {
     ) throws(Bus1Error) -> Stamp {
         var one = transaction()
         try one.send(bytes, to: handle.id, replyTo: node)
+        return try one.commit(until: deadline)
+    }
+}
+
+extension Peer {
+    /// Sends a value and asks for one reply, which comes to `node` like any message.
+    @discardableResult
+    public func send<T: BitwiseCopyable>(
+        _ value: T, to handle: borrowing Handle, replyTo node: borrowing Node,
+        until deadline: Deadline = .never
+    ) throws(Bus1Error) -> Stamp {
+        var one = transaction()
+        try one.send(value, to: handle.id, replyTo: node)
         return try one.commit(until: deadline)
     }
 }

@@ -73,7 +73,9 @@
             #expect(gone.stamp == stamp)
         }
 
-        @Test("S11: a transaction that fails changes nothing, and its releases happen when it is dropped")
+        @Test(
+            "S11: a transaction that fails changes nothing, and its releases happen when it is dropped"
+        )
         func failed() throws {
             let company = Company()
             let nothing: [UInt8] = []
@@ -99,7 +101,9 @@
             #expect(try b.nextNotice().kind == .noHandles(bNode.id))
         }
 
-        @Test("X4: existing, own and new handles in one message of six; released one by one, down to zero")
+        @Test(
+            "X4: existing, own and new handles in one message of six; released one by one, down to zero"
+        )
         func sixHandles() throws {
             let company = Company()
             let nothing: [UInt8] = []
