@@ -237,7 +237,7 @@ struct HostileControlTests {
         #expect(MemoryLayout<ControlHeader>.size == 24)
         #expect(MemoryLayout<RefusalBody>.size == 32)
         #expect(MemoryLayout<HelloBody>.size == 48)
-        #expect(MemoryLayout<WelcomeBody>.size == 72)
+        #expect(MemoryLayout<WelcomeBody>.size == 80)
         #expect(MemoryLayout<PublishBody>.size == 24)
         #expect(MemoryLayout<NameBody>.size == 8)
         #expect(MemoryLayout<CancelBody>.size == 8)

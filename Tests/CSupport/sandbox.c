@@ -17,6 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+
 /* ---- namespaces ----------------------------------------------------------------------------- */
 
 static int write_file(const char *path, const char *text)
@@ -55,7 +59,7 @@ _Noreturn static void end_as(pid_t child)
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 255);
 }
 
-int test_sandbox_namespaces(char *const arguments[])
+int test_sandbox_namespaces(char *const arguments[], bool other_time)
 {
     uint32_t uid = geteuid(), gid = getegid();
     /* Not by its path, which another user may not be able to walk. */
@@ -64,9 +68,11 @@ int test_sandbox_namespaces(char *const arguments[])
         return -errno;
     /* Who has changed its user owns its files in /proc only so. */
     (void)prctl(PR_SET_DUMPABLE, 1);
-    if (unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS) != 0)
+    if (unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | (other_time ? CLONE_NEWTIME : 0)) != 0)
         return -errno;
     int error = map_own_ids(uid, gid);
+    if (error == 0 && other_time)
+        error = write_file("/proc/self/timens_offsets", "monotonic 1000 0\nboottime 1000 0\n");
     if (error != 0)
         return error;
     pid_t child = fork();

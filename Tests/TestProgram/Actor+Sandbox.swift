@@ -7,9 +7,9 @@
 
     extension Actor {
         /// Starts this program anew in namespaces of its own, where it answers; returns only why it could not.
-        func enterNamespaces() -> Bus1Error {
+        func enterNamespaces(otherTime: Bool) -> Bus1Error {
             let arguments = [strdup(CommandLine.arguments[0]), strdup("sandboxed"), nil]
-            let result = test_sandbox_namespaces(arguments)
+            let result = test_sandbox_namespaces(arguments, otherTime)
             return Bus1Error(.system, "enter namespaces", errno: -result)
         }
 

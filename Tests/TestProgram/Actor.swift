@@ -65,7 +65,7 @@
                     throw Bus1Error(.system, "change the user", errno: errno)
                 }
                 return ""
-            case "namespaces": throw enterNamespaces()
+            case "namespaces": throw enterNamespaces(otherTime: words.first == "time")
             case "seccomp":
                 let result = test_sandbox_seccomp()
                 guard result == 0 else {

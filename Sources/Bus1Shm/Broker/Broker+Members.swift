@@ -117,7 +117,8 @@ extension Broker {
             slotBytes: peer.slotBytes, grantsOfTicket: UInt32(peer.ticket?.items.count ?? 0),
             peersMax: limits.peers, ringsMax: limits.rings, namesMax: limits.names,
             lookUpsMax: limits.lookUps,
-            ticketsMax: limits.tickets)
+            ticketsMax: limits.tickets,
+            clockNow: withUnsafePointer(to: clock) { shmring_clock_now($0) })
         answer(
             message, from: peer, welcome, roles: [.busPage, .claims, .outbox],
             descriptors: [busPageReadable, peer.claimsWritable!, peer.outboxWritable!])

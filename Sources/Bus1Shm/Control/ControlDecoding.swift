@@ -18,6 +18,7 @@ extension Welcome {
             broker: Account(uid: body.brokerUID, pid: body.brokerPID), layoutVersion: body.layout,
             lanes: body.lanes,
             slots: body.slots, slotBytes: body.slotBytes, grantsOfTicket: Int(body.grantsOfTicket),
+            clockNow: body.clockNow,
             busPage: busPage, claims: claims, outbox: outbox)
     }
 }

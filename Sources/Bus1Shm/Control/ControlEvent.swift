@@ -103,6 +103,8 @@ struct Welcome: ~Copyable {
     let slotBytes: UInt32
     /// How many ``ControlEvent/granted(_:)`` the ticket brings.
     let grantsOfTicket: Int
+    /// The bus's clock as the broker read it after the hello.
+    let clockNow: UInt64
     /// To be mapped read-only.
     var busPage: Descriptor
     /// To be mapped for reading and writing, before ``ControlConnection/confirmMapped()``.

@@ -132,6 +132,8 @@ struct WelcomeBody: BitwiseCopyable {
     var lookUpsMax: UInt32
     var ticketsMax: UInt32
     var reserved: UInt32 = 0
+    /// The bus's clock, read between the hello and this answer.
+    var clockNow: UInt64
 }
 
 /// Tail: `userCount` user IDs of 4 bytes, then the name.

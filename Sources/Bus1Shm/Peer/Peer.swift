@@ -48,7 +48,8 @@ public struct Peer: ~Copyable {
     /// Blocks until the broker has answered, some hundred microseconds; 10 s at most.
     ///
     /// - Throws: `denied` when the bus's directory belongs to somebody else, `overQuota` when the user has too many
-    ///   peers, `mismatch` when the broker speaks another version, `timedOut`, `system`.
+    ///   peers, `mismatch` when the broker speaks another version or this process's
+    ///   clock is of another time namespace, `timedOut`, `system`.
     public init(on bus: Bus = .default, _ options: Options = .init()) throws(Bus1Error) {
         core = try PeerCore(bus, options, ticket: .none, until: .after(.seconds(10)))
         hot = core.hot

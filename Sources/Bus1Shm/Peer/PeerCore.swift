@@ -104,6 +104,7 @@ final class PeerCore: @unchecked Sendable {
         // One more than the program may use: the common lane.
         wishes.lanes = UInt32(clamping: options.lanes.addingReportingOverflow(1).partialValue)
         wishes.ticket = ticket
+        let before_ns = monotonicNow_ns()
         let connection = try ControlConnection.open(bus, wishes, until: deadline)
         let welcome = connection.takeWelcome()
         let operation: StaticString = "map what the broker made for this peer"
@@ -121,6 +122,12 @@ final class PeerCore: @unchecked Sendable {
         let attached = shmring_clock_attach(
             UnsafePointer(busMapping.base(as: shmring_bus_page.self)), &clock)
         guard attached == 0 else { throw Bus1Error(result: attached, "attach to the bus's clock") }
+        // What the broker read lies between two readings here, or that is another time namespace's clock.
+        guard
+            clock.source != SHMRING_CLOCK_MONOTONIC.rawValue
+                || (before_ns...max(before_ns, shmring_clock_now(&clock))).contains(
+                    welcome.clockNow)
+        else { throw Bus1Error(.mismatch, "share the bus's clock") }
         guard let arena = shmring_arena_create(welcome.slotBytes) else {
             throw Bus1Error(.system, operation, errno: ENOMEM)
         }

@@ -148,6 +148,25 @@ extension ProcessTests {
             }
         }
 
+        /// Only where the bus's clock is the kernel's: no namespace changes the processor's.
+        @Test(
+            .enabled(if: hasNamespaces, "user and process namespaces are not permitted here"),
+            arguments: ["monotonic", "tsc"])
+        func aPeerInAnotherTimeNamespaceIsRefusedWhereItsClockDiffers(clock: String) throws {
+            try withCrew { crew in
+                let broker = try crew.join("", ["BUS1_CLOCK=\(clock)"])
+                let isKernels = try broker.must("facts").contains("clock=CLOCK_MONOTONIC")
+                #expect(isKernels || clock == "tsc")
+                let inside = try crew.start()
+                // Kernels before 5.6 have none.
+                guard inside.ask("namespaces time")?.hasPrefix("ok") == true else { return }
+                let said = inside.ask("open \(crew.bus.path)")
+                #expect(
+                    said?.hasPrefix(isKernels ? "error mismatch" : "ok") == true, "\(said ?? "")")
+                inside.kill()
+            }
+        }
+
         /// One user's process whose sandbox hides all others from it: its own trust domain, with a boundary.
         @Test(.enabled(if: hasNamespaces, "user and process namespaces are not permitted here"))
         func aSandboxedProcessOfTheSameUserHarmsNobody() throws {

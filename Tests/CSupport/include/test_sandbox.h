@@ -2,12 +2,14 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Starts this program anew in user, process and mount namespaces of its own, in which only the
  * effective user and group exist and /proc shows nobody else. What was this process waits outside,
- * holds nothing open, and ends as the new one does. One thread only. Returns only -errno. */
-int test_sandbox_namespaces(char *const arguments[]);
+ * holds nothing open, and ends as the new one does. With other_time its clocks are ahead by 1000 s.
+ * One thread only. Returns only -errno. */
+int test_sandbox_namespaces(char *const arguments[], bool other_time);
 
 /* From now on any other system call than those of test_sandbox_call ends the process. */
 int test_sandbox_seccomp(void);
