@@ -71,6 +71,11 @@ static bool charge_one(struct shmring_ring_control *control, struct shmring_boar
     /* Relaxed: a guess, the exchange decides. */
     uint64_t charged = shmring_load_relaxed(&control->charged[kind]);
     for (;;) {
+        /* Relaxed: a receiver of an earlier version gives no credit, and asks for none. */
+        if (shmring_load_relaxed(&control->credit_limit[kind]) == 0) {
+            (void)shmring_fetch_add_acq_rel(&control->charged[kind], amount); /* as Q1 */
+            return true;
+        }
         /* SYNC Q2 acquire, pairs with Q7 in shmring_allowance_give_back: what was given back is
          * free before it is charged again. */
         int64_t room = (int64_t)(shmring_load_acquire(&control->credit[kind]) - charged);
@@ -131,6 +136,8 @@ void shmring_allowance_init(struct shmring_allowance *allowance,
 void shmring_allowance_set(struct shmring_allowance *allowance, uint32_t kind, uint64_t limit)
 {
     struct shmring_ring_control *control = allowance->control;
+    if (limit == 0)
+        limit = 1;
     uint64_t difference = limit - allowance->limit[kind];
     allowance->limit[kind] = limit;
     if (limit > allowance->ceiling[kind])

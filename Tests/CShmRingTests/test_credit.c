@@ -93,7 +93,7 @@ static void a_charge_covers_all_kinds_or_none(void)
 static void one_sender_gets_half_of_what_the_others_left(void)
 {
     struct fixture f;
-    set_up(&f, 100, 0);
+    set_up(&f, 100, 1);
     for (int i = 0; i < 50; i++)
         CHECK_EQ(charge(&f, 0, 1, 0), SHMRING_OK);
     CHECK_EQ(charge(&f, 0, 1, 0), SHMRING_E_FULL);
@@ -114,7 +114,7 @@ static void one_sender_gets_half_of_what_the_others_left(void)
 static void a_lowered_limit_waits_until_use_has_fallen(void)
 {
     struct fixture f;
-    set_up(&f, 100, 0);
+    set_up(&f, 100, 1);
     CHECK_EQ(charge(&f, 0, 40, 0), SHMRING_OK);
     shmring_allowance_set(&f.allowance, RIGHTS, 20);
     CHECK_EQ(charge(&f, 1, 1, 0), SHMRING_E_FULL);
@@ -135,7 +135,7 @@ static void a_lowered_limit_waits_until_use_has_fallen(void)
 static void whoever_sends_more_than_was_given_is_found_out(void)
 {
     struct fixture f;
-    set_up(&f, 10, 0);
+    set_up(&f, 10, 1);
     CHECK_EQ(receive(&f, 0, 10, 0), SHMRING_OK);
     CHECK_EQ(receive(&f, 0, 1, 0), SHMRING_E_FULL);
     give_back(&f, 0, 11, 0);
@@ -147,7 +147,7 @@ static void whoever_sends_more_than_was_given_is_found_out(void)
 static void what_the_dead_had_charged_comes_back(void)
 {
     struct fixture f;
-    set_up(&f, 100, 0);
+    set_up(&f, 100, 1);
     CHECK_EQ(charge(&f, 0, 30, 0), SHMRING_OK);
     CHECK_EQ(charge(&f, 1, 10, 0), SHMRING_OK);
     CHECK_EQ(receive(&f, 0, 20, 0), SHMRING_OK);
@@ -222,6 +222,17 @@ static void the_shares_leave_enough_for_everybody(void)
     }
 }
 
+static void a_receiver_without_limits_refuses_nothing(void)
+{
+    struct fixture f;
+    set_up(&f, 100, 1);
+    struct shmring_amounts bytes = shmring_amounts_make(0, 0, 0, UINT64_C(1) << 50);
+    CHECK_EQ(shmring_credit_charge(f.ring.control, f.boards, &bytes, &f.shortage), SHMRING_OK);
+    shmring_credit_take_back(f.ring.control, f.boards, &bytes);
+    CHECK_EQ(f.ring.control->charged[SHMRING_CREDIT_BYTES], 0);
+    tear_down(&f);
+}
+
 /* ---- several at once ------------------------------------------------------------------------ */
 
 struct charging {
@@ -265,7 +276,7 @@ static void charges_at_the_same_time_never_exceed_the_credit(void)
     struct charging charging[2];
     pthread_t threads[2];
     uint64_t under_way = 0;
-    set_up(&f, 4, 0);
+    set_up(&f, 4, 1);
     for (uint32_t i = 0; i < 2; i++) {
         charging[i] = (struct charging){&f, i, 20000 / CHECK_SLOW, 0, &under_way};
         REQUIRE(pthread_create(&threads[i], NULL, charge_many, &charging[i]) == 0);
@@ -291,7 +302,7 @@ static void who_waits_for_credit_is_woken(void)
 {
     struct fixture f;
     pthread_t thread;
-    set_up(&f, 4, 0);
+    set_up(&f, 4, 1);
     REQUIRE(charge(&f, 0, 2, 0) == SHMRING_OK);
     REQUIRE(receive(&f, 0, 2, 0) == SHMRING_OK);
     CHECK_EQ(charge(&f, 0, 2, 0), SHMRING_E_FULL);
@@ -355,5 +366,6 @@ CHECK_MAIN(RUN(a_charge_covers_all_kinds_or_none),
            RUN(what_the_dead_had_charged_comes_back),
            RUN(any_bytes_where_senders_write_stay_within_bounds),
            RUN(the_shares_leave_enough_for_everybody),
+           RUN(a_receiver_without_limits_refuses_nothing),
            RUN(charges_at_the_same_time_never_exceed_the_credit),
            RUN(who_waits_for_credit_is_woken), RUN(withheld_slots_count_as_used))

@@ -21,10 +21,14 @@ final class Attachments: @unchecked Sendable {
     let hasReply: Bool
     let descriptors: ReceivedDescriptors?
     var sealed: Sealed?
+    /// Of whoever sent it, until the message ends.
+    private let charge: ReceivedCharge?
 
     init(
-        _ core: PeerCore, _ items: [Item], hasReply: Bool, descriptors: ReceivedDescriptors?
+        _ core: PeerCore, _ items: [Item], hasReply: Bool, descriptors: ReceivedDescriptors?,
+        _ charge: consuming ReceivedCharge?
     ) {
+        self.charge = charge
         self.core = core
         self.items = items
         self.hasReply = hasReply

@@ -26,6 +26,8 @@ extension LaneState {
                 try encodePayload(message.payload, bytes, into: &prepared, until: deadline)
                 return prepared
             }
+            try link.charge(message.charge, account: core.account, until: deadline)
+            prepared.charge = message.charge
             guard let records = try attach(message, to: &prepared, until: deadline) else {
                 undo(prepared)
                 return nil
@@ -40,6 +42,7 @@ extension LaneState {
 
     /// Takes back what was done for a message that is not sent.
     func undo(_ prepared: PreparedMessage) {
+        prepared.link.takeBack(prepared.charge)
         for number in prepared.grants { core.endGrant(number, of: prepared.link) }
         if let lent = prepared.lent {
             var reference = lent.reference

@@ -12,6 +12,8 @@ final class OwnRing {
     private let mapping: Mapping
     /// At a place that never moves: the inbox refers to it.
     let consumer: UnsafeMutablePointer<shmring_consumer>
+    /// What those who write into it have been charged.
+    let allowance: UnsafeMutablePointer<shmring_allowance>
     /// Who writes into it, by sender index.
     var senders: [Link?] = []
 
@@ -27,12 +29,15 @@ final class OwnRing {
             offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount,
             placement: placement, "map a ring of one's own")
         consumer = .allocate(capacity: 1)
+        allowance = .allocate(capacity: 1)
         var raw = mapping.raw
         let result = shmring_consumer_init(consumer, &raw, isForeign)
         guard result == 0 else {
             consumer.deallocate()
+            allowance.deallocate()
             throw Bus1Error(result: result, "map a ring of one's own")
         }
+        shmring_allowance_init(allowance, consumer.pointee.control)
     }
 
     /// For a link of the peer to itself: it sends into the same memory.
@@ -41,6 +46,7 @@ final class OwnRing {
     deinit {
         shmring_consumer_deinit(consumer)
         consumer.deallocate()
+        allowance.deallocate()
     }
 }
 
@@ -103,6 +109,9 @@ final class Link: @unchecked Sendable {
     private let boundNumbers = Mutex<BoundNumbers>(BoundNumbers())
     /// Of all lanes: who must know the event's descriptor.
     private let producers = Mutex<[Producer]>([])
+
+    /// What its messages have brought in all. Only the receiving thread.
+    var received = shmring_amounts()
 
     private struct Producer: @unchecked Sendable {
         // @unchecked: only the event's number is touched from elsewhere than the lane, by a relaxed store.

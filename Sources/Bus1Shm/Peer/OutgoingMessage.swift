@@ -18,6 +18,12 @@ struct OutgoingMessage {
     /// The node to which one reply may be sent.
     var replyNode: NodeID?
 
+    /// What its receiver's credit must hold.
+    var charge: CreditCharge {
+        CreditCharge(
+            handles: passing.count + (replyNode == nil ? 0 : 1), descriptors: descriptors.count)
+    }
+
     var hasAttachments: Bool {
         !passing.isEmpty || !descriptors.isEmpty || replyNode != nil || sealedMemory != nil
     }
@@ -51,4 +57,5 @@ struct PreparedMessage {
     /// To whom the owner of a passed handle must be told of the new holder.
     var handOvers: [(link: Link, index: Int, record: ControlRecord)] = []
     var attempt: UInt64?
+    var charge = CreditCharge()
 }

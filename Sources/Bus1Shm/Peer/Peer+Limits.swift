@@ -79,6 +79,7 @@ extension PeerCore {
         guard limit <= most else { throw Bus1Error(.denied, "set a limit") }
         limits[resource] = max(0, limit)
         if resource == .messages { withholdSlots() }
+        if resource == .handles || resource == .descriptors { shareCredit() }
         // Raised: who waits may go on.
         shmring_bell_ring(limits.bell)
     }

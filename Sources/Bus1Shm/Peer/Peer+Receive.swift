@@ -249,7 +249,7 @@ extension PeerCore {
     }
 
     /// A trust domain wrote what no honest process writes: its ring is cut, the others go on.
-    private func severTroubledRing() throws(Bus1Error) {
+    func severTroubledRing() throws(Bus1Error) {
         let index = Int(inbox.pointee.trouble_ring)
         let ring = rings[index]
         shmring_inbox_remove(inbox, ring.consumer)

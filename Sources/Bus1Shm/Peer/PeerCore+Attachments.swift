@@ -12,6 +12,10 @@ private struct ReceivedAttachments {
     /// Bytes in front of the payload.
     var byteCount = 0
 
+    var charge: CreditCharge {
+        CreditCharge(handles: records.count, descriptors: Int(header.descriptorCount))
+    }
+
     init?(_ bytes: UnsafeRawBufferPointer, _ header: AttachmentHeader) {
         self.header = header
         if header.descriptorCount > 0 {
@@ -37,6 +41,14 @@ extension PeerCore {
         of cell: UnsafeMutablePointer<shmring_cell>, from link: Link
     ) throws(Bus1Error) -> Bool {
         guard let received = try readAttachments(of: cell, from: link) else { return false }
+        let ring = rings[Int(shmring_cell_message(cell).pointee.ring)]
+        let charge = ReceivedCharge(received.charge, from: link, in: ring)
+        if isCreditUneven { shareCredit() }
+        if charge.isTooMuch, ring.domain != ownDomain {
+            dropAttachments(received, of: cell, from: link)
+            inbox.pointee.trouble_ring = shmring_cell_message(cell).pointee.ring
+            try severTroubledRing()
+        }
         let descriptors = expectDescriptors(of: received, from: link)
         let stamp = shmring_cell_message(cell).pointee.stamp
         // A long reply, sent by any thread, goes over the link's socket; only this thread can have it made.
@@ -48,7 +60,7 @@ extension PeerCore {
         }
         let attachments = Attachments(
             self, items, hasReply: received.header.marks.contains(.reply) && !items.isEmpty,
-            descriptors: descriptors)
+            descriptors: descriptors, charge)
         if received.header.marks.contains(.sealedPayload), descriptors != nil {
             let length = UnsafeRawBufferPointer(
                 start: cell.pointee.payload, count: Int(cell.pointee.byte_count))
@@ -73,6 +85,16 @@ extension PeerCore {
     /// A message with attachments goes nowhere: the rights in it are given up.
     func dropAttachments(of cell: UnsafeMutablePointer<shmring_cell>, from link: Link) {
         guard let received = try? readAttachments(of: cell, from: link) else { return }
+        let ring = rings[Int(shmring_cell_message(cell).pointee.ring)]
+        // Given back at once.
+        _ = ReceivedCharge(received.charge, from: link, in: ring)
+        dropAttachments(received, of: cell, from: link)
+    }
+
+    private func dropAttachments(
+        _ received: ReceivedAttachments, of cell: UnsafeMutablePointer<shmring_cell>,
+        from link: Link
+    ) {
         _ = expectDescriptors(of: received, from: link)
         for record in received.records {
             switch record.kind {

@@ -65,6 +65,7 @@ extension PeerCore {
         }
         add(ring)
         if limits[.messages] < limits.most(of: .messages)! { withholdSlots() }
+        shareCredit()
         if let eventSource {
             try eventSource.add(ring, of: self)
         } else if rings.count > EventSource.ringsWithout {
@@ -87,6 +88,8 @@ extension PeerCore {
             ring.senders[Int(link.itsIndex)] = link
         }
         add(link)
+        // Whose ring it is was not known before the first of its links.
+        if let ring, ring.domain != ownDomain { shareCredit() }
         link.producer.pointee.fetch_context = Unmanaged.passUnretained(self).toOpaque()
         link.producer.pointee.fetch_event = { _, context in
             // The broker forwarded it before it told the receiver that it may sleep there.

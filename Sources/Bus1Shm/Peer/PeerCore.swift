@@ -82,6 +82,8 @@ final class PeerCore: @unchecked Sendable {
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     var kept = KeptDeliveries()
     var seed: Seed?
+    /// Some user has more outstanding than its share.
+    var isCreditUneven = false
 
     struct HandOvers {
         var introduced: Set<PairKey> = []

@@ -127,7 +127,7 @@ extension PeerCore {
             Unmanaged<Seed>.fromOpaque(cell!.pointee.owner).release()
         }
         if !items.isEmpty {
-            attach(Attachments(self, items, hasReply: false, descriptors: nil), to: cell)
+            attach(Attachments(self, items, hasReply: false, descriptors: nil, nil), to: cell)
         }
         return Message(cell: cell)
     }

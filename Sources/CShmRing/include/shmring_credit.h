@@ -15,6 +15,8 @@
  *      killed in the middle of a charge leaves too much credit behind, never too little, by that
  *      one charge.
  *
+ * NOTE - a limit of 0 is none: receivers that know nothing of credit leave it so.
+ *
  * NOTE - members of a domain can write anything here. The receiver counts by itself what it gets
  * (shmring_allowance_receive), and that is the boundary; who lies about `charged` takes credit from
  * its own domain, or gets caught when the messages come.
@@ -79,8 +81,8 @@ struct shmring_allowance {
 
 void shmring_allowance_init(struct shmring_allowance *allowance,
                             struct shmring_ring_control *control);
-/* From now on so much may be outstanding. Less than there is: new charges fail until that has
- * fallen. */
+/* From now on so much may be outstanding, at least 1. Less than there is: new charges fail until
+ * that has fallen. */
 void shmring_allowance_set(struct shmring_allowance *allowance, uint32_t kind, uint64_t limit);
 /* Takes note of what a message brings. SHMRING_E_FULL: more than its domain may have outstanding,
  * which no honest sender sends; it is noted, and must be given back like all. */

@@ -1,0 +1,154 @@
+import CShmRing
+
+/// What one message brings besides bytes, and is charged for at its receiver: to the senders of its trust domain, until
+/// the message is given back. All of it or nothing.
+struct CreditCharge {
+    var handles = 0
+    var descriptors = 0
+
+    var isEmpty: Bool { handles == 0 && descriptors == 0 }
+    fileprivate var amounts: shmring_amounts {
+        shmring_amounts_make(0, UInt64(handles), UInt64(descriptors), 0)
+    }
+}
+
+private let rights = UInt32(SHMRING_CREDIT_RIGHTS.rawValue)
+private let descriptors = UInt32(SHMRING_CREDIT_DESCRIPTORS.rawValue)
+
+// MARK: The sender's side
+
+extension Link {
+    private var itsControl: UnsafeMutablePointer<shmring_ring_control> { producer.pointee.control }
+
+    /// Charges what a message brings, before anything is claimed. Any lane, any thread.
+    ///
+    /// - Returns: nil; or what is not there, and nothing is charged.
+    func charge(_ charge: CreditCharge) -> shmring_shortage? {
+        guard !charge.isEmpty else { return nil }
+        var amounts = charge.amounts
+        var shortage = shmring_shortage()
+        let result = shmring_credit_charge(itsControl, boardOut, &amounts, &shortage)
+        return result == 0 ? nil : shortage
+    }
+
+    /// It was not sent after all.
+    func takeBack(_ charge: CreditCharge) {
+        guard !charge.isEmpty else { return }
+        var amounts = charge.amounts
+        shmring_credit_take_back(itsControl, boardOut, &amounts)
+    }
+
+    /// Charges, and waits for it until the deadline. Sleeps; does not spin.
+    ///
+    /// - Throws: `overQuota`, also at once when the message brings more than may ever be outstanding; `nodeReleased`.
+    func charge(
+        _ charge: CreditCharge, account: Account, until deadline: Deadline
+    ) throws(Bus1Error) {
+        let operation: StaticString = "charge what a message brings"
+        while true {
+            let bell = itsControl.pointer(to: \.credit_bell)!
+            let announced = shmring_bell_announce(bell)
+            guard let shortage = self.charge(charge) else { return }
+            guard shmring_load_relaxed(dead) == 0 else {
+                throw Bus1Error(.nodeReleased, operation)
+            }
+            let wanted = shortage.kind == rights ? charge.handles : charge.descriptors
+            // Alone, a sender gets half.
+            let never = UInt64(wanted) > (shortage.limit + 1) / 2
+            guard !never, !deadline.hasPassed else {
+                throw Bus1Error(
+                    .overQuota, operation,
+                    refusal: .init(
+                        resource: shortage.kind == rights ? .handles : .descriptors,
+                        used: Int(clamping: shortage.used), limit: Int(clamping: shortage.limit),
+                        account: account))
+            }
+            shmring_bell_sleep(bell, announced, deadline.monotonic_ns)
+        }
+    }
+}
+
+// MARK: The receiver's side
+
+/// What a message has been charged: given back when this goes. Any thread.
+struct ReceivedCharge: ~Copyable, @unchecked Sendable {
+    // @unchecked: ring and link are only kept; what is written there, any thread may write.
+    private let charge: CreditCharge
+    private let ring: OwnRing
+    private let link: Link
+    /// It brings more than its trust domain may have outstanding, which no honest sender sends.
+    let isTooMuch: Bool
+
+    /// Takes note of what a message brings. Only the receiving thread.
+    init(_ charge: CreditCharge, from link: Link, in ring: OwnRing) {
+        self.charge = charge
+        self.ring = ring
+        self.link = link
+        var amounts = charge.amounts
+        isTooMuch = shmring_allowance_receive(ring.allowance, &link.received, &amounts) != 0
+    }
+
+    deinit {
+        guard !charge.isEmpty else { return }
+        var amounts = charge.amounts
+        shmring_allowance_give_back(ring.allowance, link.boardIn, &amounts)
+    }
+}
+
+extension PeerCore {
+    /// What all users together may have outstanding here.
+    private func total(_ kind: UInt32) -> UInt64 {
+        UInt64(limits[kind == rights ? .handles : .descriptors])
+    }
+
+    /// Gives each user its share, and each of its rings a part of that: when there is a new ring or link, after a death,
+    /// when a limit has changed, and while somebody still has more than that.
+    func shareCredit() {
+        var ringsOfUser: [UInt32: [OwnRing]] = [:]
+        for ring in rings { ringsOfUser[user(of: ring), default: []].append(ring) }
+        let users = UInt64(ringsOfUser.count)
+        guard users > 0 else { return }
+        isCreditUneven = false
+        for kind in [rights, descriptors] {
+            let total = total(kind)
+            let even = total / (2 * users)
+            var exposures: [UInt32: UInt64] = [:]
+            var all: UInt64 = 0
+            for (user, rings) in ringsOfUser {
+                let used = rings.reduce(0) {
+                    $0 + shmring_allowance_outstanding($1.allowance, kind)
+                }
+                if used > even { isCreditUneven = true }
+                exposures[user] = max(even, used)
+                all += max(even, used)
+            }
+            for (user, rings) in ringsOfUser {
+                let share = shmring_credit_share(total, users, all - exposures[user]!)
+                let part = share / UInt64(rings.count)
+                for ring in rings where ring.allowance.pointee.limit(kind) != part {
+                    shmring_allowance_set(ring.allowance, kind, part)
+                }
+            }
+        }
+    }
+
+    /// Whose peers write into a ring. One that nobody writes into yet counts as a user of its own.
+    private func user(of ring: OwnRing) -> UInt32 {
+        if ring.domain == ownDomain { return account.uid }
+        return links.first { $0.ownRing == ring.id }?.account.uid ?? .max - ring.id.rawValue
+    }
+
+    /// A dead peer's messages have all been received: what it had charged and not sent comes back.
+    func buryCredit(of link: Link) {
+        guard let ring = rings.first(where: { $0.id == link.ownRing }) else { return }
+        var received = link.received
+        shmring_allowance_bury(ring.allowance, link.boardIn, &received)
+        shareCredit()
+    }
+}
+
+extension shmring_allowance {
+    func limit(_ kind: UInt32) -> UInt64 {
+        withUnsafeBytes(of: limit) { $0.load(fromByteOffset: Int(kind) * 8, as: UInt64.self) }
+    }
+}
