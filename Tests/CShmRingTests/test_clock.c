@@ -56,6 +56,7 @@ static void readings_never_go_back(void)
     }
 }
 
+/* O6: a coarse clock has ties, and the commit wait ends them. */
 static void a_coarse_clock_has_ties_and_the_commit_wait_ends_them(void)
 {
     const uint32_t coarse_ns = 100000;

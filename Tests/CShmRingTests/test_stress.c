@@ -381,6 +381,7 @@ static void multicasts_through_the_smallest_rings_stand_in_one_order(void)
     storm_with(0, 0, 16);
 }
 
+/* O6: equal clock readings and a coarse clock leave one order. */
 static void multicasts_stamped_by_coarse_ticks_stand_in_one_order(void)
 {
     storm_with(SHMRING_CLOCK_MONOTONIC, 2000, 256);
