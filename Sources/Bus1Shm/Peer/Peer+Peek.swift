@@ -25,6 +25,10 @@ public struct MessagePreview: Sendable {
     public let moreFollow: Bool
     /// Bytes of payload.
     public let byteCount: Int
+    /// Handles that come with it.
+    public let handleCount: Int
+    /// Descriptors that come with it.
+    public let descriptorCount: Int
 
     init(_ message: borrowing Message) {
         node = message.node
@@ -33,6 +37,8 @@ public struct MessagePreview: Sendable {
         stamp = message.stamp
         moreFollow = message.moreFollow
         byteCount = message.byteCount
+        handleCount = message.handleCount
+        descriptorCount = message.descriptorCount
     }
 }
 
@@ -61,5 +67,16 @@ extension Peer {
         case .notice(let notice)?: return .notice(notice)
         case nil: return nil
         }
+    }
+
+    /// As ``tryReceive()``, for a caller that has room for so many bytes of payload.
+    ///
+    /// - Throws: as ``tryReceive()``; `tooLarge` when the next message is longer: it stays where it is, and
+    ///   ``peek()`` tells its size. *Corresponds to `bus1_cmd_recv` with too little room.*
+    public func tryReceive(atMost byteCount: Int) throws(Bus1Error) -> Delivery? {
+        if case .message(let next)? = try peek(), next.byteCount > byteCount {
+            throw Bus1Error(.tooLarge, "receive into a smaller buffer")
+        }
+        return try tryReceive()
     }
 }

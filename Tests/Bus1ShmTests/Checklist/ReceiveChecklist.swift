@@ -46,6 +46,30 @@ struct ReceiveChecklist {
         #expect(try loop.peer.drain(10) { _ in } == 0)
     }
 
+    @Test("V3: a message that is longer than the room stays, and its size is told")
+    func tooLittleRoom() throws {
+        let loop = try Loop(1)
+        let long = [UInt8](repeating: 3, count: 500)
+        try loop.peer.send(long.span.bytes, to: loop.nodes[0].handle)
+        try loop.send(7, to: 0)
+        for _ in 0..<2 {
+            let error = #expect(throws: Bus1Error.self) {
+                _ = try loop.peer.tryReceive(atMost: 499)
+            }
+            #expect(error?.code == .tooLarge)
+        }
+        guard case .message(let next)? = try loop.peer.peek() else {
+            throw PeerTestFailure("nothing there")
+        }
+        #expect(next.byteCount == 500)
+        #expect(next.handleCount == 0)
+        guard case .message(let message)? = try loop.peer.tryReceive(atMost: 500) else {
+            throw PeerTestFailure("nothing there")
+        }
+        #expect(message.byteCount == 500)
+        #expect(try loop.peer.nextMessage().load(as: UInt64.self) == 7)
+    }
+
     @Test("V2: a message names node, tag, sender, stamp, sequence and payload")
     func contents() throws {
         let loop = try Loop(2)
