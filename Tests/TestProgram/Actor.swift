@@ -19,8 +19,14 @@
             init(_ node: consuming Node) { self.node = node }
         }
         final class MessageBox {
-            let message: Message
+            var message: Message
             init(_ message: consuming Message) { self.message = message }
+            var descriptorCount: Int { message.descriptorCount }
+            func takeDescriptor(_ index: Int) throws(Bus1Error) -> Int32? {
+                try message.takeDescriptor(index)
+            }
+            func openPayload() throws(Bus1Error) { try message.openPayload() }
+            var isMappedSealed: Bool { message.attachments?.sealed?.view != nil }
             var item: Item? { Self.item(of: message) }
             private static func item(of message: borrowing Message) -> Item? {
                 message.payload.withUnsafeBytes { Item($0) }
@@ -36,6 +42,9 @@
         var handles: [HandleID] = []
         var messages: [MessageBox] = []
         var children: [ChildBox] = []
+        /// Descriptors taken out of messages, and those that only fill the table.
+        var taken: [Int32] = []
+        var blockers: [Int32] = []
 
         /// Ends the process when the lines do.
         func run() -> Never {
@@ -134,7 +143,7 @@
             case "die": try die(words)
             case "fork": return try callInForkedChild()
             case "attack": return try attack(words[0], Dice(UInt64(words[1])!))
-            default: return "unknown"
+            default: return try descriptors(verb, words)
             }
         }
 

@@ -18,7 +18,8 @@ extension Message {
     /// `bus1_cmd_recv` with fds.*
     ///
     /// - Throws: `system` with EMFILE when the process has no room for all of them: the message is as it
-    ///   was, ask again. `severed` when the sender did not send what its message says.
+    ///   was, ask again. (If there was no room for the link's own socket, which comes with the sender's
+    ///   first descriptor, ask after the next receive.) `severed` when the sender did not send what its message says.
     public mutating func takeDescriptor(_ index: Int = 0) throws(Bus1Error) -> Int32? {
         precondition(
             (0..<descriptorCount).contains(index), "the message has no descriptor \(index)")

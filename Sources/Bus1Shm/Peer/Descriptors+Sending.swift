@@ -70,6 +70,17 @@ extension PeerCore {
             outgoing.untold[attempt.lane, default: []].append(attempt)
         }
         tellAbandoned(link, lane: attempt.lane, by: producer)
+        // A further lane tells with its next descriptors; the peer's own thread comes by before.
+        if attempt.lane == 0 { linksToTell.append(link) }
+    }
+
+    /// Tells those who could not be told when it happened. The peer's own thread.
+    func tellAllAbandoned() {
+        linksToTell.removeAll { link in
+            guard !link.isDead, let socket = link.socket.withLock({ $0 }) else { return true }
+            tellAbandoned(link, lane: 0)
+            return socket.withOutgoing { outgoing, _ in outgoing.untold[0, default: []].isEmpty }
+        }
     }
 
     /// Tells the other, if its ring has room, which attempts of this lane no message will name. Lane's

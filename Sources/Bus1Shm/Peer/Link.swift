@@ -153,6 +153,7 @@ final class Link: @unchecked Sendable {
 
     /// For descriptors; made when first needed. Lanes ask, too.
     let socket = Mutex<LinkSocket?>(nil)
+    let receiver = LinkReceiver()
     /// The other's pool segments, as far as they are mapped here.
     private var segments: OpaquePointer?
 
@@ -244,6 +245,15 @@ final class Link: @unchecked Sendable {
         let raw = fresh.rawValue
         event = consume fresh
         producers.withLock { for one in $0 { shmring_producer_set_event(one.pointer, raw) } }
+    }
+
+    /// The first is taken.
+    func setSocket(_ fresh: LinkSocket) {
+        socket.withLock { socket in
+            guard socket == nil else { return }
+            socket = fresh
+            receiver.open(fresh)
+        }
     }
 
     /// A lane is done with.

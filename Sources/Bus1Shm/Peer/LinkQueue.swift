@@ -69,6 +69,9 @@ struct LinkQueue {
         dropDecided(at: end)
     }
 
+    /// Nobody can ask for anything any more.
+    var isOver: Bool { isFinished && expected.isEmpty }
+
     /// Nothing follows any more.
     mutating func finish(at end: Int32) {
         isFinished = true
@@ -103,6 +106,10 @@ struct LinkQueue {
     }
 
     private mutating func find(_ attempt: Attempt, at end: Int32) throws(Bus1Error) -> Int {
+        guard end >= 0 || isFinished else {
+            // There was no room for the socket itself.
+            throw Bus1Error(.system, "take a link's socket", errno: EMFILE)
+        }
         look(at: end)
         guard !isBroken, expected.contains(attempt), let index = firstIndex(of: attempt) else {
             throw Bus1Error(.severed, "take a descriptor")

@@ -5,15 +5,14 @@ import Synchronization
 
 /// A link's socket, shared by the lanes: what they sent waits in it until the other wants it.
 ///
-/// NOTE - any thread; whoever reads, and whoever writes, does so under the lock of that side, and
-/// waits for nobody under it.
+/// NOTE - any thread; whoever reads (``LinkReceiver``), and whoever writes, does so under the lock of
+/// that side, and waits for nobody under it.
 final class LinkSocket: Sendable {
     let descriptor: Descriptor
     /// The other end, where the two peers are one.
     private let ownEnd: Descriptor?
-    private let readingEnd: Int32
+    let readingEnd: Int32
     private let outgoing = Mutex(LinkOutgoing())
-    private let queue = Mutex(LinkQueue())
 
     init(_ descriptor: consuming Descriptor, ownEnd: consuming Descriptor? = nil) {
         readingEnd = ownEnd?.rawValue ?? descriptor.rawValue
@@ -64,14 +63,33 @@ final class LinkSocket: Sendable {
             ? Bus1Error(.severed, operation) : Bus1Error(.system, operation, errno: -result)
     }
 
-    // MARK: Receiving
+}
 
-    /// Nothing in a forked child: it would read what is its parent's.
+/// The receiving side of a link's socket. It is there before the socket is, and as long as a message
+/// has descriptors in it.
+final class LinkReceiver: Sendable {
+    private struct State {
+        var queue = LinkQueue()
+        /// nil: not here yet, or over.
+        var socket: LinkSocket?
+    }
+
+    private let state = Mutex(State())
+
+    func open(_ socket: LinkSocket) {
+        state.withLock { if !$0.queue.isOver { $0.socket = socket } }
+    }
+
+    /// With the end that is read; -1 without a socket. Nothing in a forked child: it would read what is
+    /// its parent's.
     func withQueue<R: Sendable, E: Error>(
         _ body: (inout LinkQueue, Int32) throws(E) -> R, forked: R
     ) throws(E) -> R {
         guard !shmring_forked() else { return forked }
-        return try queue.withLock { (queue) throws(E) in try body(&queue, readingEnd) }
+        return try state.withLock { (state) throws(E) in
+            defer { if state.queue.isOver { state.socket = nil } }
+            return try body(&state.queue, state.socket?.readingEnd ?? -1)
+        }
     }
 }
 

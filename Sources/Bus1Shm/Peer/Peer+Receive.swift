@@ -160,6 +160,7 @@ extension PeerCore {
         retryReleases()
         if pendingDeath != nil { forgetPendingDeath() }
         trimPools()
+        if !linksToTell.isEmpty { tellAllAbandoned() }
     }
 
     /// A message that the short way did not accept: from somebody new, or with a slice, or from somebody without the

@@ -10,7 +10,13 @@ extension PeerCore {
         // SYNC E1 acquire, pairs with the broker's release after it put a message on the socket: read before the socket
         // is drained, so that what comes after changes the word again.
         inbox.pointee.attention_seen = shmring_load_acquire_u32(word)
-        while let event = try connection.nextEvent() { try apply(event) }
+        do throws(Bus1Error) {
+            while let event = try connection.nextEvent() { try apply(event) }
+        } catch {
+            // It stays there until there is room for its descriptors: read again with the next receive.
+            if error.errno == EMFILE { inbox.pointee.attention_seen &-= 1 }
+            throw error
+        }
         if hasClaimsToBury { buryClaims() }
     }
 

@@ -24,12 +24,12 @@ extension PeerCore {
         guard lane == 0 else { throw Bus1Error(.denied, "lend the first slice from a lane") }
         if link.peer == ownPeer {
             let socket = try LinkSocket.toItself()
-            link.socket.withLock { $0 = socket }
+            link.setSocket(socket)
             return socket
         }
         if let made = try connection.linkSocket(to: link.peer, until: .after(.seconds(5))) {
             let socket = LinkSocket(made)
-            link.socket.withLock { $0 = socket }
+            link.setSocket(socket)
             return socket
         }
         // The other asked first: its end is among the events.
@@ -42,8 +42,7 @@ extension PeerCore {
 
     func takeLinkSocket(_ peer: PeerID, _ socket: consuming Descriptor) {
         guard let index = linkOfPeer[peer] else { return }
-        let socket = LinkSocket(socket)
-        links[index].socket.withLock { if $0 == nil { $0 = socket } }
+        links[index].setSocket(LinkSocket(socket))
     }
 
     /// Takes in what a sender said over its link's socket: segments made and retired. `abandoned`: what
@@ -51,9 +50,8 @@ extension PeerCore {
     func readLinkSocket(sender: UInt32, ring: UInt32, abandoned: [Attempt] = []) {
         guard let link = link(sender: sender, ring: ring) else { return }
         if link.socket.withLock({ $0 }) == nil { try? readAllEvents() }
-        guard let socket = link.socket.withLock({ $0 }) else { return }
-        socket.withQueue({ $0.abandon(abandoned, at: $1) }, forked: ())
-        while let (packet, raw) = socket.withQueue({ $0.nextNews(at: $1) }, forked: nil) {
+        link.receiver.withQueue({ $0.abandon(abandoned, at: $1) }, forked: ())
+        while let (packet, raw) = link.receiver.withQueue({ $0.nextNews(at: $1) }, forked: nil) {
             let descriptor = raw < 0 ? nil : Descriptor(owning: raw)
             guard let view = link.view() else { continue }
             if packet.kind == .retired {

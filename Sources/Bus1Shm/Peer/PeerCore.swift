@@ -64,6 +64,8 @@ final class PeerCore: @unchecked Sendable {
     var inheritedMissing = 0
     /// To be received before anything else.
     var notices: [QueuedNotice] = []
+    /// Where attempts of the peer's own lane were abandoned and the other could not be told.
+    var linksToTell: [Link] = []
     /// Once somebody has asked for the descriptor.
     var eventSource: EventSource?
     var hasClaimsToBury = false

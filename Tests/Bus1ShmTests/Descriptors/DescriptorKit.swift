@@ -45,7 +45,7 @@ final class Witness {
 
 /// Two peers of this process; the sender has a handle to the receiver's node.
 final class DescriptorPair {
-    private let test: TestBus
+    let test: TestBus
     let sender: Peer
     let receiver: Peer
     let node: Node
@@ -79,6 +79,29 @@ final class DescriptorPair {
 
     func expect(_ attempt: UInt64, _ count: Int = 1) -> ReceivedDescriptors {
         receiver.core.expectDescriptors(attempt: attempt, count: count, link: into)
+    }
+}
+
+extension DescriptorPair {
+    func message() throws -> Message { try receiver.nextMessage() }
+}
+
+extension Peer {
+    /// Sends a value with descriptors.
+    func send(
+        _ value: UInt64, to id: HandleID, descriptors: [Int32],
+        until deadline: Deadline = .after(.seconds(5))
+    ) throws(Bus1Error) {
+        var one = transaction()
+        try one.send(value, to: id, descriptors: descriptors)
+        try one.commit(until: deadline)
+    }
+
+    func send(
+        _ value: UInt64, to handle: borrowing Handle, descriptors: [Int32],
+        until deadline: Deadline = .after(.seconds(5))
+    ) throws(Bus1Error) {
+        try send(value, to: handle.id, descriptors: descriptors, until: deadline)
     }
 }
 
