@@ -67,8 +67,10 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     let peer: Peer
     let node: Node
     /// To the receivers (of a sender), or to the first sender (of a receiver).
-    private var handles: [HandleBox] = []
+    private(set) var handles: [HandleBox] = []
     private var idle: [IdlePeer] = []
+    /// Further receivers in this process.
+    var company: [Company] = []
     private let scratch: UnsafeMutableRawBufferPointer
     private let sleepsOnDescriptor: Bool
 
@@ -366,6 +368,11 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         case ("released-handle", _): return try takeUntilLast()
         case ("forged-node", .send), ("forged-node", .ping): return try sendForged()
         case ("forged-node", _): return try takeUntilLast(isJudge: true)
+        case ("multicast-turns", .send): return try multicastTurns()
+        case ("hand-over-own", .send): return try handOverTurns(ofOwn: true)
+        case ("hand-over-foreign", .send): return try handOverTurns(ofOwn: false)
+        case ("multicast-turns", _), ("hand-over-own", _), ("hand-over-foreign", _):
+            return try serveTurns()
         default: throw BenchError("bus1 knows no probe \(name)")
         }
     }

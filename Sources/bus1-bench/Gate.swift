@@ -22,7 +22,7 @@ enum Bound: Sendable {
 /// What was found for one row.
 enum Finding: Sendable {
     /// The values that count, out of so many tries.
-    case values([Double], tries: Int, Placement?)
+    case values([Double], tries: Int, Placement?, note: String = "")
     /// A count that has no spread.
     case count(Double, note: String = "")
     case missing(String)
@@ -75,7 +75,7 @@ struct GateRow: Sendable {
         case .count(let value, let note):
             let figure = "\(Report.number(value)) \(unit)" + (note.isEmpty ? "" : ", \(note)")
             return bound.holds(value...value) ? .holds(figure) : .fallsShort(figure)
-        case .values(let values, let tries, let placement):
+        case .values(let values, let tries, let placement, let note):
             if nearOnly && placement == .far { return .notMeasured("far") }
             guard values.count * 2 >= tries, let interval = Statistics.medianInterval(values) else {
                 return .notMeasured("\(tries - values.count) of \(tries) runs thrown away")
@@ -84,6 +84,7 @@ struct GateRow: Sendable {
                 "\(Report.number(Statistics.median(values))) \(unit) "
                 + "(\(Report.number(interval.lowerBound)) - \(Report.number(interval.upperBound)))"
                 + (placement.map { ", \($0.rawValue)" } ?? "")
+                + (note.isEmpty ? "" : ", \(note)")
             return bound.holds(interval) ? .holds(figure) : .fallsShort(figure)
         }
     }

@@ -86,6 +86,37 @@ final class GateBench {
         return .count(figure * scale, note: note ?? "")
     }
 
+    /// A ratio of two things that one process does by turns: one probe a round, which says `ratio` and, in
+    /// ns, `this_ns` and `that_ns`.
+    func turns(_ name: String, _ shape: Shape) throws -> Finding {
+        try awaitNear()
+        let (found, reason) = try onBus1(shape) { transport, variant -> Finding in
+            let crew = try Crew(senders: shape.senders, receivers: shape.receivers)
+            let channel = try crew.open(transport, shape, variant)
+            _ = try crew.probe(channel, name)
+            var times: (this: [Double], that: [Double]) = ([], [])
+            var runs: [Run] = []
+            var before = try crew.canary()
+            for round in 1...options.rounds {
+                progress("\(name), round \(round) of \(options.rounds)")
+                let said = try crew.probe(channel, name)
+                let after = try crew.canary()
+                runs.append(Run(figure: said["ratio"] ?? .nan, before: before, after: after))
+                times.this.append(said["this_ns"] ?? .nan)
+                times.that.append(said["that_ns"] ?? .nan)
+                before = after
+            }
+            progress.clear()
+            var all = [runs]
+            let placement = Run.settle(&all)
+            let (this, that) = (Statistics.median(times.this), Statistics.median(times.that))
+            return .values(
+                all[0].filter(\.kept).map(\.figure), tries: options.rounds, placement,
+                note: "\(Report.number(this)) ns to \(Report.number(that)) ns")
+        }
+        return found ?? .missing(reason)
+    }
+
     /// Runs `body` with bus1 and its variant for a shape; says why not when it can't.
     private func onBus1<Found>(
         _ shape: Shape, _ body: (any Transport, Variant) throws -> Found

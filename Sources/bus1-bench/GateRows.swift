@@ -66,6 +66,15 @@ let gateRows: [GateRow] = [
             ("bus1", Shape(workload: .multicast, payloadBytes: 64, receivers: 4, mode: .park))
         ]) { .figures($0, 0) }
     },
+    GateRow("multicast 64 B to 8, sending it", .atMost(1.3), "x 8 unicasts to the same") {
+        try $0.turns("multicast-turns", stream(64))
+    },
+    GateRow("a cycle that passes an own node's handle", .atMost(1.5), "x the cycle without") {
+        try $0.turns("hand-over-own", stream(8))
+    },
+    GateRow("a cycle that passes another's handle", .atMost(4), "x the cycle without") {
+        try $0.turns("hand-over-foreign", stream(8))
+    },
     GateRow("system calls a message, spinning", .atMost(0), "") { try $0.systemCalls() },
     GateRow("allocations a message, spinning", .atMost(0), "") { try $0.allocations() },
     GateRow("page faults of a run after a warm-up", .atMost(0), "") { try $0.pageFaults() },
