@@ -30,9 +30,19 @@ enum NoRoom {
 extension LaneState {
     /// Tells the owner how this peer calls the handle, if it does not know yet. False: its ring has no
     /// room for that now, and nothing may be sent to the handle.
-    @usableFromInline
+    @usableFromInline @inline(__always)
     func bind(_ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error) -> Bool {
         // Relaxed: a number, complete in itself; its record was visible before it was stored.
+        if shmring_load_relaxed_u32(entry.pointer(to: \.grant)!) != ReservedGrant.unbound,
+            number != 0 || entry.pointee.producer != NoRoom.producer
+        {
+            return true
+        }
+        return try bindSlowly(entry)
+    }
+
+    @usableFromInline @inline(never)
+    func bindSlowly(_ entry: UnsafeMutablePointer<HandleEntry>) throws(Bus1Error) -> Bool {
         let word = entry.pointer(to: \.grant)!
         if shmring_load_relaxed_u32(word) != ReservedGrant.unbound {
             if number == 0 { useLinkProducer(entry) }

@@ -145,7 +145,7 @@ extension LaneState {
     }
 
     private func setLeg(_ index: Int, _ leg: shmring_leg) {
-        while legs.count <= index { legs.append(shmring_leg()) }
+        reserveLegs(index + 1)
         legs[index] = leg
     }
 
@@ -167,11 +167,8 @@ extension LaneState {
                     leg.producer, core.clock, leg.grant, leg.bits, leg.body, UInt64(leg.length),
                     &stamp)
             } else {
-                result = legs.withUnsafeMutableBufferPointer { legs in
-                    shmring_transaction_commit(
-                        lane, core.clock, legs.baseAddress, UInt32(count), attempt > 4, nil, &stamp,
-                        &failed)
-                }
+                result = shmring_transaction_commit(
+                    lane, core.clock, legs, UInt32(count), attempt > 4, nil, &stamp, &failed)
             }
             if result == 0 {
                 batch.stamp = Stamp(rawValue: stamp)

@@ -13,7 +13,8 @@ final class LaneState {
     let lane: UnsafeMutablePointer<shmring_lane>
     var pools: [DomainID: SlicePool] = [:]
     /// Room for the destinations of one transaction, kept.
-    var legs: [shmring_leg] = []
+    private(set) var legs = UnsafeMutablePointer<shmring_leg>.allocate(capacity: 8)
+    private var legCount = 8
     var references: [shmring_slice_ref] = []
     /// Room for a payload of several pieces that fits a slot.
     let gathered = UnsafeMutableRawPointer.allocate(
@@ -42,12 +43,24 @@ final class LaneState {
 
     init(core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int)
     {
+        legs.initialize(repeating: shmring_leg(), count: legCount)
         self.core = core
         self.number = number
         self.lane = lane
         self.quotaBytes = quotaBytes
         handlesBase = core.handles.base
         handlesMax = core.handles.countMax
+    }
+
+    /// Room for so many destinations; what stands there stays.
+    func reserveLegs(_ count: Int) {
+        guard count > legCount else { return }
+        let grown = UnsafeMutablePointer<shmring_leg>.allocate(capacity: count * 2)
+        grown.moveInitialize(from: legs, count: legCount)
+        (grown + legCount).initialize(repeating: shmring_leg(), count: count * 2 - legCount)
+        legs.deallocate()
+        legs = grown
+        legCount = count * 2
     }
 
     /// The entry of a held handle whose node's owner lives.
@@ -258,6 +271,7 @@ final class LaneState {
     }
 
     deinit {
+        legs.deallocate()
         gathered.deallocate()
         bodies.deallocate()
         for (index, producer) in producers.enumerated() {

@@ -46,30 +46,48 @@ extension LaneState {
         guard handles.count <= Int(SHMRING_CLAIM_WORDS) else {
             throw Bus1Error(.tooLarge, "send to several nodes")
         }
-        for i in handles.indices {
-            for j in 0..<i where handles[i] == handles[j] {
-                throw Bus1Error(.duplicateDestination, "send to several nodes")
-            }
+        guard !hasDuplicates(handles) else {
+            throw Bus1Error(.duplicateDestination, "send to several nodes")
         }
-        while legs.count < handles.count { legs.append(shmring_leg()) }
-        let isShort = try fillLegs(handles, bytes.byteCount, until: deadline)
-        if isShort {
-            return try bytes.withUnsafeBytes { buffer throws(Bus1Error) in
-                for i in handles.indices {
-                    legs[i].body = buffer.baseAddress
-                    legs[i].length = UInt32(buffer.count)
-                    legs[i].bits = 0
-                }
-                return try commit(handles, until: deadline)
+        reserveLegs(handles.count)
+        return try bytes.withUnsafeBytes { buffer throws(Bus1Error) in
+            guard try fillLegs(handles, buffer, until: deadline) else {
+                return try sendLongToAll(bytes, handles, until: deadline)
             }
+            return try commit(handles, until: deadline)
         }
-        return try sendLongToAll(bytes, handles, until: deadline)
     }
 
-    /// True when the payload fits a slot of every destination.
+    /// Whether a handle stands there twice: 256 of them are few enough to be looked for in a small table.
+    private func hasDuplicates(_ handles: Span<HandleID>) -> Bool {
+        handles.withUnsafeBufferPointer { handles in
+            guard handles.count > 8 else {
+                for i in 0..<handles.count {
+                    for j in 0..<i where handles[i] == handles[j] { return true }
+                }
+                return false
+            }
+            return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 512) { table in
+                table.initialize(repeating: 0)
+                for handle in handles {
+                    // The low bits are an index into the peer's handles, so that most have a place of their own.
+                    var place = Int(truncatingIfNeeded: handle.rawValue) & 511
+                    while table[place] != 0 {
+                        if table[place] == handle.rawValue { return true }
+                        place = (place + 1) & 511
+                    }
+                    table[place] = handle.rawValue
+                }
+                return false
+            }
+        }
+    }
+
+    /// One leg for each destination, all with the same bytes. False: they do not fit a slot of every one.
     private func fillLegs(
-        _ handles: Span<HandleID>, _ byteCount: Int, until deadline: Deadline
+        _ handles: Span<HandleID>, _ bytes: UnsafeRawBufferPointer, until deadline: Deadline
     ) throws(Bus1Error) -> Bool {
+        let legs = legs
         var isShort = true
         for i in handles.indices {
             let entry = try usableEntry(handles[i])
@@ -78,9 +96,10 @@ extension LaneState {
                 shmring_pause()
             }
             let producer = try producer(entry)
-            legs[i].producer = producer
-            legs[i].grant = entry.pointee.grant
-            isShort = isShort && byteCount <= Int(producer.pointee.body_bytes)
+            legs[i] = shmring_leg(
+                producer: producer, body: bytes.baseAddress, grant: entry.pointee.grant,
+                length: UInt32(truncatingIfNeeded: bytes.count), bits: 0, position: 0)
+            isShort = isShort && bytes.count <= Int(producer.pointee.body_bytes)
         }
         return isShort
     }
@@ -147,12 +166,8 @@ extension LaneState {
         var attempt: UInt64 = 0
         while true {
             var failed: UInt32 = 0
-            let result = legs.withUnsafeMutableBufferPointer { legs in
-                shmring_transaction_commit(
-                    lane, core.clock, legs.baseAddress, UInt32(handles.count), attempt > 4, nil,
-                    &stamp,
-                    &failed)
-            }
+            let result = shmring_transaction_commit(
+                lane, core.clock, legs, UInt32(handles.count), attempt > 4, nil, &stamp, &failed)
             switch result {
             case 0: return Stamp(rawValue: stamp)
             case Int32(SHMRING_E_ABORTED.rawValue): continue

@@ -158,11 +158,8 @@ extension LaneState {
         while true {
             var stamp: UInt64 = 0
             var failed: UInt32 = 0
-            let result = legs.withUnsafeMutableBufferPointer { legs in
-                shmring_transaction_commit(
-                    lane, core.clock, legs.baseAddress, UInt32(count), attempt > 4, nil, &stamp,
-                    &failed)
-            }
+            let result = shmring_transaction_commit(
+                lane, core.clock, legs, UInt32(count), attempt > 4, nil, &stamp, &failed)
             switch result {
             case 0: return
             case Int32(SHMRING_E_ABORTED.rawValue): continue
