@@ -371,8 +371,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         case ("multicast-turns", .send): return try multicastTurns()
         case ("hand-over-own", .send): return try handOverTurns(ofOwn: true)
         case ("hand-over-foreign", .send): return try handOverTurns(ofOwn: false)
-        case ("multicast-turns", _), ("hand-over-own", _), ("hand-over-foreign", _):
-            return try serveTurns()
+        case ("multicast-turns", _): return try serveTurns(companyToo: true)
+        case ("hand-over-own", _), ("hand-over-foreign", _):
+            return try serveTurns(companyToo: false)
         default: throw BenchError("bus1 knows no probe \(name)")
         }
     }

@@ -126,8 +126,9 @@ extension Bus1Endpoint {
 
     // MARK: The receiving end
 
-    /// Serves this peer and the further ones until the sender has had enough.
-    func serveTurns() throws -> [String: Double] {
+    /// Serves this peer until the sender has had enough: the further ones as busily as this, or when
+    /// they are to be empty.
+    func serveTurns(companyToo: Bool) throws -> [String: Double] {
         if company.isEmpty {
             for place in 1..<Self.multicastWidth {
                 company.append(
@@ -136,15 +137,20 @@ extension Bus1Endpoint {
         }
         let answer = try handle(to: "sender-0")
         while true {
-            for one in company { try one.drain() }
-            guard case .message(let message)? = try peer.tryReceive() else { continue }
-            guard let wish = Wish(rawValue: try firstWord(message)) else { continue }
-            var last = message
-            if wish == .answer, last.handleCount > 0 { last.takeHandle()?.release() }
-            if wish == .drained { for one in company { try one.drain() } }
+            if companyToo { for one in company { try one.drain() } }
+            guard case .message(let message)? = try peer.tryReceive(),
+                let wish = Wish(rawValue: try firstWord(message))
+            else { continue }
+            if wish != .answer { for one in company { try one.drain() } }
             try peer.send(UInt64(0), to: answer.handle)
+            // As a server does: first the answer, then what it holds for it.
+            releaseHandle(in: message)
             if wish == .end { return [:] }
         }
+    }
+
+    private func releaseHandle(in message: consuming Message) {
+        if message.handleCount > 0 { message.takeHandle()?.release() }
     }
 
     private func firstWord(_ message: borrowing Message) throws -> UInt64 {

@@ -185,6 +185,11 @@ extension Peer {
         _ bytes: RawSpan, to handle: borrowing Handle, passing: [HandleID],
         descriptors: [Int32] = [], until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
+        if descriptors.isEmpty,
+            let stamp = try core.laneState.trySendFew(bytes, handle.id, passing: passing)
+        {
+            return stamp
+        }
         var one = transaction()
         try one.send(bytes, to: handle.id, passing: passing, descriptors: descriptors)
         return try one.commit(until: deadline)

@@ -1,5 +1,29 @@
 import CShmRing
 
+/// A list whose first element needs no memory of its own: mostly there is one.
+struct MostlyOne<Element> {
+    private var first: Element?
+    private var rest: [Element] = []
+
+    init(_ elements: [Element] = []) {
+        first = elements.first
+        rest = Array(elements.dropFirst())
+    }
+
+    var count: Int { first == nil ? 0 : rest.count + 1 }
+    var isEmpty: Bool { first == nil }
+    var indices: Range<Int> { 0..<count }
+
+    mutating func append(_ element: Element) {
+        if first == nil { first = element } else { rest.append(element) }
+    }
+
+    subscript(index: Int) -> Element {
+        get { index == 0 ? first! : rest[index - 1] }
+        set { if index == 0 { first = newValue } else { rest[index - 1] = newValue } }
+    }
+}
+
 /// What came with a message beside its payload: handles, perhaps a reply handle, descriptors. The
 /// message's cell owns it; what the program has not taken by the message's end is given up then.
 ///
@@ -16,7 +40,7 @@ final class Attachments: @unchecked Sendable {
 
     /// Keeps the tables alive: a message may outlive its peer.
     let core: PeerCore
-    var items: [Item]
+    var items: MostlyOne<Item>
     /// The last item is a reply handle.
     let hasReply: Bool
     let descriptors: ReceivedDescriptors?
@@ -25,7 +49,8 @@ final class Attachments: @unchecked Sendable {
     private let charge: ReceivedCharge?
 
     init(
-        _ core: PeerCore, _ items: [Item], hasReply: Bool, descriptors: ReceivedDescriptors?,
+        _ core: PeerCore, _ items: MostlyOne<Item>, hasReply: Bool,
+        descriptors: ReceivedDescriptors?,
         _ charge: consuming ReceivedCharge?
     ) {
         self.charge = charge

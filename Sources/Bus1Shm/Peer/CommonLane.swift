@@ -93,7 +93,7 @@ final class CommonLane: @unchecked Sendable {
 
     /// The link to the node's owner, unless that is dead: then nobody needs to be told.
     private func livingLink(_ ended: EndedHandle) -> Link? {
-        guard let link = core.value.link(at: Int(ended.link)),
+        guard let link = state.link(at: Int(ended.link)),
             shmring_load_relaxed(link.dead) == 0
         else { return nil }
         return link

@@ -100,7 +100,9 @@ struct DropWords {
 
     /// Takes back what the owner behind this link has counted; what ended so for good.
     mutating func takeBack(from link: Link) -> [EndedHandle] {
-        guard var queue = queues[link.index], !queue.groups.isEmpty else { return [] }
+        guard !queues.isEmpty, var queue = queues[link.index], !queue.groups.isEmpty else {
+            return []
+        }
         // SYNC H10 acquire, pairs with H11 in PeerCore.applyDrop: the owner does not read the word any more.
         let seen = shmring_load_acquire(link.boardOut.pointer(to: \.drops_seen)!)
         let isDead = shmring_load_relaxed(link.dead) != 0

@@ -83,9 +83,14 @@ final class HandleTable: @unchecked Sendable {
 
     /// Ends a handle; what it was. nil: it had ended. Any thread.
     func end(_ id: HandleID) -> HandleEntry? {
-        guard let ended = endAll([id]) else { return nil }
-        recycle(ended)
-        return ended[0]
+        free.withLock { list in
+            guard let entry = entry(id) else { return nil }
+            let ended = entry.pointee
+            setID(0, at: Self.index(id.rawValue))
+            list.indices.append(UInt32(Self.index(id.rawValue)))
+            list.used -= 1
+            return ended
+        }
     }
 
     /// Ends all of these, or none: nil, when one had ended or is there twice. To be followed by ``recycle(_:)`` or

@@ -38,6 +38,8 @@ final class LaneState {
     }
     /// By the peer's index of the link. Lane 0 uses those of the links.
     private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
+    /// As far as they were looked up: links are only added, never moved.
+    private var links: [Link] = []
     /// Payloads that were copied once more because a destination is of another trust domain.
     var foreignCopies: UInt64 = 0
 
@@ -87,9 +89,21 @@ final class LaneState {
         return try laneProducer(at: Int(entry.pointee.link))
     }
 
+    /// A link by its place in the peer's list.
+    @inline(__always)
+    func link(at index: Int) -> Link? {
+        if index < links.count { return links[index] }
+        return lookUpLink(at: index)
+    }
+
+    private func lookUpLink(at index: Int) -> Link? {
+        links = core.allLinks()
+        return index < links.count ? links[index] : nil
+    }
+
     /// This lane's way into the ring behind a link.
     func laneProducer(at index: Int) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
-        if number == 0, let link = core.link(at: index) { return link.producer }
+        if number == 0, let link = link(at: index) { return link.producer }
         if index < producers.count, let producer = producers[index] { return producer }
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)

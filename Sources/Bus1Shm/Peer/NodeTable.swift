@@ -33,7 +33,6 @@ struct NodeRecord {
 
     let tag: UInt64
     var state = State.alive
-    var names: [String] = []
     var firstGrant: UInt32 = 0
     /// Grants of it.
     var holders = 0
@@ -43,6 +42,46 @@ struct NodeRecord {
     var crossings: UInt64 = 0
     /// The notice that a new holder withdrew: told after all if that one's grant is undone.
     var withdrawn: UInt64?
+}
+
+/// Nodes, by their release words: no two have one word at a time.
+struct NodeList {
+    private struct Place {
+        var id: UInt64 = 0
+        var record: NodeRecord?
+    }
+
+    private var places: [Place] = []
+    private(set) var count = 0
+
+    /// Those that are alive.
+    var alive: [UInt64] {
+        places.filter { $0.record?.state == .alive }.map(\.id)
+    }
+
+    private static func index(_ id: UInt64) -> Int { Int(NodeID(rawValue: id).word) }
+
+    subscript(id: UInt64) -> NodeRecord? {
+        get {
+            let index = Self.index(id)
+            guard index < places.count, places[index].id == id else { return nil }
+            return places[index].record
+        }
+        _modify {
+            let index = Self.index(id)
+            while places.count <= index { places.append(Place()) }
+            if places[index].id != id {
+                // Whoever has the word now stays: what is looked for is gone.
+                precondition(places[index].record == nil, "two nodes have one release word")
+                places[index].id = id
+            }
+            let wasThere = places[index].record != nil
+            defer {
+                count += (places[index].record != nil ? 1 : 0) - (wasThere ? 1 : 0)
+            }
+            yield &places[index].record
+        }
+    }
 }
 
 /// How a grant ends.
@@ -79,7 +118,9 @@ struct NodeTable: @unchecked Sendable {
     let memory: GrantMemory
     /// For those who wait until there are fewer nodes.
     var bell: UnsafeMutablePointer<shmring_bell>?
-    private(set) var nodes: [UInt64: NodeRecord] = [:]
+    private(set) var nodes = NodeList()
+    /// What they are published as.
+    private var names: [UInt64: [String]] = [:]
     private var holders: [Holder] = []
     private var unbound: [UnboundKey: UInt32] = [:]
     private var freeGrants: [UInt32] = []
@@ -130,16 +171,16 @@ struct NodeTable: @unchecked Sendable {
     func isAlive(_ node: UInt64) -> Bool { nodes[node]?.state == .alive }
 
     mutating func addName(_ name: String, to node: UInt64) {
-        nodes[node]?.names.append(name)
-        nodes[node]?.pins += 1
+        guard nodes[node] != nil else { return }
+        names[node, default: []].append(name)
+        nodes[node]!.pins += 1
     }
 
     /// The node was released at that stamp. Its grants stay: what was sent before is still delivered.
     mutating func released(_ node: UInt64, at stamp: UInt64) {
         guard nodes[node]?.state == .alive else { return }
         nodes[node]!.state = .released(stamp)
-        unpublished += nodes[node]!.names.map { (node, $0) }
-        nodes[node]!.names = []
+        if let names = names.removeValue(forKey: node) { unpublished += names.map { (node, $0) } }
         forgetIfUnheld(node)
     }
 
@@ -291,6 +332,25 @@ struct NodeTable: @unchecked Sendable {
         unbound[UnboundKey(link: link, key: key)]
     }
 
+    /// The owner's number of what the link's peer calls by this one. `ring`: the place of the link's.
+    func grant(named name: UInt32, sender: UInt32, ring: UInt32, link: UInt32) -> UInt32? {
+        if name & PeerHot.chosenByHolder != 0 {
+            if let bound = memory.owned(name, sender: sender, ring: ring) { return bound }
+            // What the broker made is used under the broker's number as long as nobody binds it.
+            return unboundGrant(GrantKey(granter: 0, number: name), link: link)
+        }
+        return ownGrant(name, link: link)
+    }
+
+    /// The same, of a number that the owner chose.
+    func ownGrant(_ number: UInt32, link: UInt32) -> UInt32? {
+        guard number != 0, number < PeerHot.grantsMax,
+            UInt32(truncatingIfNeeded: memory.entries[Int(number)].route) == number,
+            memory.records[Int(number)].link == link
+        else { return nil }
+        return number
+    }
+
     /// The holder's messages call it by this name from now on.
     mutating func bind(_ number: UInt32, to name: UInt32) {
         let record = memory.records[Int(number)]
@@ -360,7 +420,7 @@ struct NodeTable: @unchecked Sendable {
 
     private mutating func unlink(_ number: UInt32, _ record: GrantRecord, node: UInt64) {
         if record.previousOfNode == 0 {
-            nodes[node]?.firstGrant = record.nextOfNode
+            if nodes[node] != nil { nodes[node]!.firstGrant = record.nextOfNode }
         } else {
             memory.records[Int(record.previousOfNode)].nextOfNode = record.nextOfNode
         }

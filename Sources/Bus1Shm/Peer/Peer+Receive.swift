@@ -180,6 +180,12 @@ extension PeerCore {
             return nil
         default: break
         }
+        // With something attached, but under a grant that needs no second look.
+        if let grant = hot.pointee.grant(
+            message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
+        {
+            return try keep(cell, grant.pointee)
+        }
         var search = findGrant(message)
         if case .unknown = search {
             // The broker tells of a new holder before the holder can send. Without a broker nobody is new.
@@ -191,8 +197,19 @@ extension PeerCore {
             drop(cell)
             return nil
         }
+        let stamp = message.pointee.stamp
+        let accepted = try keep(cell, grant)
+        guard let accepted else { return nil }
+        useGrant(number, at: stamp)
+        return accepted
+    }
+
+    /// A message under this grant. nil: it is malformed.
+    private func keep(
+        _ cell: UnsafeMutablePointer<shmring_cell>, _ grant: GrantEntry
+    ) throws(Bus1Error) -> Message? {
         shmring_cell_fill(cell, grant.node, grant.tag, grant.uid, grant.pid)
-        if !shmring_message_is_plain(message) {
+        if !shmring_message_is_plain(shmring_cell_message(cell)) {
             guard try resolve(cell) else {
                 refused += 1
                 return nil
@@ -205,7 +222,6 @@ extension PeerCore {
             cell.pointee.give_back = nil
             throw Bus1Error(result: kept, "receive")
         }
-        useGrant(number, at: message.pointee.stamp)
         return Message(cell: cell)
     }
 

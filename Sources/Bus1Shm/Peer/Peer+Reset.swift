@@ -22,7 +22,7 @@ extension PeerCore {
         if !keepingSeed { removeSeed() }
         let spared = nodesOfSeed
         let ending = nodes.withLock { table in
-            table.nodes.filter { $0.value.state == .alive && !spared.contains($0.key) }.map(\.key)
+            table.nodes.alive.filter { !spared.contains($0) }
         }
         var end = Stamp(rawValue: shmring_clock_now(clock))
         if !ending.isEmpty {

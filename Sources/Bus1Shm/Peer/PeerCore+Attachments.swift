@@ -8,7 +8,7 @@ import Glibc
 private struct ReceivedAttachments {
     var header: AttachmentHeader
     var attempt: UInt64 = 0
-    var records: [AttachedHandle] = []
+    var records = MostlyOne<AttachedHandle>()
     /// Bytes in front of the payload.
     var byteCount = 0
 
@@ -25,7 +25,6 @@ private struct ReceivedAttachments {
         }
         let size = MemoryLayout<AttachedHandle>.size
         guard bytes.count - byteCount >= Int(header.handleCount) * size else { return nil }
-        records.reserveCapacity(Int(header.handleCount))
         for _ in 0..<header.handleCount {
             records.append(
                 bytes.loadUnaligned(fromByteOffset: byteCount, as: AttachedHandle.self))
@@ -53,10 +52,9 @@ extension PeerCore {
         let stamp = shmring_cell_message(cell).pointee.stamp
         // A long reply, sent by any thread, goes over the link's socket; only this thread can have it made.
         if received.header.marks.contains(.reply) { _ = try? linkSocket(of: link) }
-        var items: [Attachments.Item] = []
-        items.reserveCapacity(received.records.count)
-        for record in received.records {
-            items.append(try adopt(record, from: link, stamp: stamp))
+        var items = MostlyOne<Attachments.Item>()
+        for index in received.records.indices {
+            items.append(try adopt(received.records[index], from: link, stamp: stamp))
         }
         let attachments = Attachments(
             self, items, hasReply: received.header.marks.contains(.reply) && !items.isEmpty,
@@ -96,7 +94,8 @@ extension PeerCore {
         from link: Link
     ) {
         _ = expectDescriptors(of: received, from: link)
-        for record in received.records {
+        for index in received.records.indices {
+            let record = received.records[index]
             switch record.kind {
             case .ofSender: giveUp(.init(.release, number: record.number), to: link)
             case .ofThird:
@@ -173,9 +172,10 @@ extension PeerCore {
     ) throws(Bus1Error) -> Attachments.Item {
         switch record.kind {
         case .ofSender:
-            guard record.owner == link.peer.rawValue, let index = linkOfPeer[link.peer],
+            guard record.owner == link.peer.rawValue,
                 isStillThere(link.releaseWord(record.word), before: stamp, of: link),
-                let id = handles.add(link, at: index, grant: record.number, word: record.word)
+                let id = handles.add(
+                    link, at: Int(link.index), grant: record.number, word: record.word)
             else {
                 giveUp(.init(.release, number: record.number), to: link)
                 return .invalid

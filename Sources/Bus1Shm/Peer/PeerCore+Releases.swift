@@ -33,7 +33,8 @@ extension PeerCore {
     func giveUp(_ handle: EndedHandle) {
         // A forked child holds nothing.
         guard !isClosed, !shmring_forked() else { return }
-        ended.withLock { $0.append(handle) }
+        let isDone: Void? = common.withLockIfAvailable { lane in lane?.release(handle) }
+        if isDone == nil { ended.withLock { $0.append(handle) } }
         tellEnded()
     }
 
@@ -187,11 +188,8 @@ extension LaneState {
             // notices. On this lane its messages could stand before, and its notices behind, another lane's message.
             let result = try core.attemptReleases(handles, nodes) { attempt, common in
                 count = fillLegs(batch, through: common.state)
-                return legs.withUnsafeMutableBufferPointer { legs in
-                    attempt.commit(
-                        common.state, legs.baseAddress, count, mayUseReserve: attempts > 4, &stamp,
-                        &failed)
-                }
+                return attempt.commit(
+                    common.state, legs, count, mayUseReserve: attempts > 4, &stamp, &failed)
             }
             if result == 0 {
                 (transaction.handles, transaction.nodes) = ([], [])

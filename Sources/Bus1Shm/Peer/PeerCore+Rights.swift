@@ -29,23 +29,36 @@ extension PeerCore {
     func makeGrant(_ node: NodeID, to link: Link, oneShot: Bool) throws(Bus1Error) -> UInt32 {
         let operation: StaticString = "give a handle"
         return try nodes.withLock { table throws(Bus1Error) in
-            guard table.isAlive(node.rawValue) else { throw Bus1Error(.nodeReleased, operation) }
-            guard let number = table.takeNumber() else {
-                throw Bus1Error(
-                    .overQuota, operation,
-                    refusal: .init(
-                        resource: .handles, used: table.grantCount,
-                        limit: Int(PeerHot.grantsMax) - 1, account: account))
-            }
-            let isAdded = table.add(
-                number, node: node.rawValue, link: link.index, name: number,
-                marks: oneShot ? .oneShot : [])
-            guard isAdded else {
-                table.giveNumber(number)
-                throw Bus1Error(.nodeReleased, operation)
-            }
-            return number
+            try makeGrant(node.rawValue, to: link, oneShot ? .oneShot : [], &table, operation)
         }
+    }
+
+    /// A further grant of the node to which an own one leads: for a handle that is passed on. nil: the
+    /// handle knows its grant by another name than the owner's. Any thread.
+    func makeGrant(as number: UInt32, to link: Link) throws(Bus1Error) -> UInt32? {
+        guard number < PeerHot.grantsMax else { return nil }
+        return try nodes.withLock { table throws(Bus1Error) in
+            try makeGrant(table.node(of: number), to: link, [], &table, "give a handle")
+        }
+    }
+
+    private func makeGrant(
+        _ node: UInt64, to link: Link, _ marks: GrantRecord.Marks, _ table: inout NodeTable,
+        _ operation: StaticString
+    ) throws(Bus1Error) -> UInt32 {
+        guard table.isAlive(node) else { throw Bus1Error(.nodeReleased, operation) }
+        guard let number = table.takeNumber() else {
+            throw Bus1Error(
+                .overQuota, operation,
+                refusal: .init(
+                    resource: .handles, used: table.grantCount,
+                    limit: Int(PeerHot.grantsMax) - 1, account: account))
+        }
+        guard table.add(number, node: node, link: link.index, name: number, marks: marks) else {
+            table.giveNumber(number)
+            throw Bus1Error(.nodeReleased, operation)
+        }
+        return number
     }
 
     /// Undoes ``makeGrant(_:to:oneShot:)``: the message was not sent. Any thread.
@@ -58,9 +71,8 @@ extension PeerCore {
     func nodeID(named number: UInt32, by link: Link) -> NodeID? {
         guard let ring = ringPlace(of: link) else { return nil }
         return nodes.withLock { table in
-            grant(named: number, link, ring: ring, in: table).map {
-                NodeID(rawValue: table.node(of: $0))
-            }
+            table.grant(named: number, sender: link.itsIndex, ring: ring, link: link.index)
+                .map { NodeID(rawValue: table.node(of: $0)) }
         }
     }
 
@@ -71,21 +83,6 @@ extension PeerCore {
                 NodeID(rawValue: table.node(of: $0))
             }
         }
-    }
-
-    /// The owner's number of what the link's peer calls by this one.
-    private func grant(named number: UInt32, _ link: Link, ring: UInt32, in table: NodeTable)
-        -> UInt32?
-    {
-        let sender = link.itsIndex
-        if number & PeerHot.chosenByHolder != 0 {
-            if let bound = table.memory.owned(number, sender: sender, ring: ring) { return bound }
-            // What the broker made is used under the broker's number as long as nobody binds it.
-            return table.unboundGrant(GrantKey(granter: 0, number: number), link: link.index)
-        }
-        guard number != 0, number < PeerHot.grantsMax else { return nil }
-        let route = table.memory.entries[Int(number)].route & ~PeerHot.slowly
-        return route == PeerHot.route(number, sender: sender, ring: ring) ? number : nil
     }
 
     func ringPlace(of link: Link) -> UInt32? {
@@ -127,9 +124,9 @@ extension PeerCore {
         guard let link = link(sender: message.pointee.sender, ring: ring) else { return .unknown }
         let (number, stamp) = (message.pointee.grant, message.pointee.stamp)
         return nodes.withLock { table in
-            guard let own = grant(named: number, link, ring: ring, in: table) else {
-                return .unknown
-            }
+            let own = table.grant(
+                named: number, sender: link.itsIndex, ring: ring, link: link.index)
+            guard let own else { return .unknown }
             guard table.accepts(own, at: stamp) else { return .tooLate }
             return .found(own, table.memory.entries[Int(own)])
         }
@@ -183,10 +180,13 @@ extension PeerCore {
         case .handOver: return applyHandOver(record, from: link, ring: ring)
         case .bind: return applyBind(record, from: link, ring: ring)
         case .release:
-            return end(at: stamp) { grant(named: record.number, link, ring: ring, in: $0) }
+            return end(at: stamp) { table in
+                table.grant(
+                    named: record.number, sender: link.itsIndex, ring: ring, link: link.index)
+            }
         case .releaseUnbound:
             let key = GrantKey(granter: record.first, number: record.second)
-            return end(at: stamp) { $0.unboundGrant(key, link: link.index) }
+            return end(at: stamp) { table in table.unboundGrant(key, link: link.index) }
         case nil: return false
         }
     }
@@ -197,8 +197,10 @@ extension PeerCore {
         let receiver = links[index]
         let key = GrantKey(granter: link.peer.rawValue, number: record.number)
         return nodes.withLock { table in
-            guard let passed = grant(named: record.second, link, ring: ring, in: table),
-                !table.marks(of: passed).contains(.oneShot), let number = table.takeNumber()
+            let passed = table.grant(
+                named: record.second, sender: link.itsIndex, ring: ring, link: link.index)
+            guard let passed, !table.marks(of: passed).contains(.oneShot),
+                let number = table.takeNumber()
             else { return false }
             let isAdded = table.add(
                 number, node: table.node(of: passed), link: receiver.index,
@@ -226,9 +228,11 @@ extension PeerCore {
         }
     }
 
-    private func end(at stamp: UInt64, _ find: (NodeTable) -> UInt32?) -> Bool {
+    @inline(__always)
+    private func end(at stamp: UInt64, _ find: (inout NodeTable) -> UInt32?) -> Bool {
         let (isKnown, notice) = nodes.withLock { table -> (Bool, QueuedNotice?) in
-            guard let number = find(table) else { return (false, nil) }
+            // inout: a copy of the table would be taken for each.
+            guard let number = find(&table) else { return (false, nil) }
             return (true, table.end(number, .givenUp, at: stamp))
         }
         if let notice { queue(notice) }

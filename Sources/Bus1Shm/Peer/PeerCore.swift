@@ -238,6 +238,9 @@ final class PeerCore: @unchecked Sendable {
         shared.withLock { $0.links.indices.contains(index) ? $0.links[index] : nil }
     }
 
+    /// All of them so far. Any thread.
+    func allLinks() -> [Link] { shared.withLock { $0.links } }
+
     /// Any thread. nil: no introduction to that peer has been read.
     func linkForLanes(to peer: PeerID) -> Link? {
         shared.withLock { lists in lists.linkOfPeer[peer].map { lists.links[$0] } }

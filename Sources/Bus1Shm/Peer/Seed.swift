@@ -127,6 +127,7 @@ extension PeerCore {
             Unmanaged<Seed>.fromOpaque(cell!.pointee.owner).release()
         }
         if !items.isEmpty {
+            let items = MostlyOne(items)
             attach(Attachments(self, items, hasReply: false, descriptors: nil, nil), to: cell)
         }
         return Message(cell: cell)
