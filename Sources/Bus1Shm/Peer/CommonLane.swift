@@ -213,7 +213,7 @@ final class ReleaseAttempt {
         for index in 0..<(length / size) {
             let record = body.loadUnaligned(fromByteOffset: index * size, as: ControlRecord.self)
             guard record.kind == .handOver else { continue }
-            if let link = common.core.value.linkForLanes(to: PeerID(rawValue: record.first)) {
+            if let link = common.core.value.linkToBeFlagged(to: PeerID(rawValue: record.first)) {
                 flag(link.index, RingFlag.releases)
             }
         }

@@ -236,6 +236,9 @@ extension PeerCore {
         guard !other.handles.isFull else {
             throw other.tooManyHandles("give a handle")
         }
+        guard nodes.withLock({ $0.isAlive(node.rawValue) }) else {
+            throw Bus1Error(.nodeReleased, "give a handle")
+        }
         guard let raw = nodes.withLock({ $0.takeNumber() }) else {
             throw Bus1Error(.tooLarge, "give a handle")
         }

@@ -85,7 +85,8 @@ extension PeerCore {
         guard try laneState.bind(entry) else { throw Bus1Error(.timedOut, "give handles") }
         if owner.peer == other.ownPeer {
             // The other's own node: it makes its handle itself.
-            let back = other.links[try other.indexOfLink(to: ownPeer)]
+            let index = try other.indexOfLink(to: ownPeer)
+            let back = other.links[index]
             guard
                 let node = other.nodeID(named: entry.pointee.grant, by: back)
                     ?? other.nodeID(of: entry.pointee.key, by: back)
@@ -110,7 +111,9 @@ extension PeerCore {
                 try connection.introduce(ownPeer, other.ownPeer, until: .after(.seconds(10)))
             }
         }
-        return links[try indexOfLink(to: other.ownPeer)]
+        // The list may grow while the index is found.
+        let index = try indexOfLink(to: other.ownPeer)
+        return links[index]
     }
 
     private func indexOfLink(to peer: PeerID) throws(Bus1Error) -> Int {

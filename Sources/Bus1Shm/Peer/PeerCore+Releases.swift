@@ -77,6 +77,7 @@ extension PeerCore {
     @discardableResult
     func release(_ ids: [HandleID], nodes released: [NodeID]) throws(Bus1Error) -> Stamp? {
         try requireOpen("release")
+        if ids.isEmpty, released.isEmpty { return nil }
         if ids.isEmpty, released.count == 1, endUnknown(released[0]) { return nil }
         var stamp: UInt64 = 0
         var failed: UInt32 = 0

@@ -214,9 +214,15 @@ final class PeerCore: @unchecked Sendable {
         }
         linkOfPeer[link.peer] = links.count
         links.append(link)
-        shared.withLock { lists in
+        let isLate = shared.withLock { lists in
             lists.linkOfPeer[link.peer] = lists.links.count
             lists.links.append(link)
+            return lists.toBeFlagged.remove(link.peer) != nil
+        }
+        if isLate {
+            // It was handed a node that was released before this peer had read who it is.
+            shmring_producer_flag(link.producer, RingFlag.releases)
+            shmring_producer_wake(link.producer)
         }
     }
 
@@ -231,6 +237,8 @@ final class PeerCore: @unchecked Sendable {
         var links: [Link] = []
         var linkOfPeer: [PeerID: Int] = [:]
         var rings: [OwnRing] = []
+        /// Holders that must look at release words, and whose introductions are still to be read.
+        var toBeFlagged: Set<PeerID> = []
     }
 
     /// A link by its place in the list. Any thread.
@@ -241,9 +249,14 @@ final class PeerCore: @unchecked Sendable {
     /// All of them so far. Any thread.
     func allLinks() -> [Link] { shared.withLock { $0.links } }
 
-    /// Any thread. nil: no introduction to that peer has been read.
-    func linkForLanes(to peer: PeerID) -> Link? {
-        shared.withLock { lists in lists.linkOfPeer[peer].map { lists.links[$0] } }
+    /// Any thread. nil: no introduction to that peer has been read; when it is, its ring gets the flag of releases.
+    func linkToBeFlagged(to peer: PeerID) -> Link? {
+        shared.withLock { lists in
+            if let index = lists.linkOfPeer[peer] { return lists.links[index] }
+            // A hostile holder can name anybody.
+            if lists.toBeFlagged.count < 4096 { lists.toBeFlagged.insert(peer) }
+            return nil
+        }
     }
 
     /// All own rings there ever were. Any thread.

@@ -345,6 +345,11 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
             if (shmring_likely(shmring_consumer_header(ring, next + 1) >> SHMRING_POSITION_SHIFT !=
                                next + 1)) {
                 inbox->empty_run++;
+                /* Relaxed, as N3 below: what needs no slot shows here. */
+                uint64_t news = shmring_load_relaxed(&ring->control->flags);
+                news |= shmring_load_relaxed(inbox->death) ^ inbox->death_seen;
+                if (shmring_unlikely(news != 0))
+                    return shmring_inbox_take_slow(inbox, message, false);
                 return SHMRING_E_EMPTY;
             }
             header = shmring_consumer_header(ring, next);
