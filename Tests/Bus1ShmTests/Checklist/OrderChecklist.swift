@@ -114,7 +114,7 @@ struct OrderChecklist {
         }
     }
 
-    @Test("O3, X3: racing transactions to the same two peers, named in opposite orders, are seen in one order")
+    @Test("O3, X3: racing transactions, claimed in opposite orders, are seen in one order by both")
     func opposite() throws {
         let field = try Field(senders: 2)
         var threads: [TestThread] = []
