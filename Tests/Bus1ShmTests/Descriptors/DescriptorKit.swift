@@ -67,6 +67,8 @@ final class DescriptorPair {
     var out: Link { link(of: sender.core, to: receiver.core) }
     var into: Link { link(of: receiver.core, to: sender.core) }
 
+    var outIndex: Int { sender.core.linkOfPeer[receiver.core.ownPeer]! }
+
     private func link(of core: PeerCore, to other: PeerCore) -> Link {
         core.links.first { $0.peer == other.ownPeer }!
     }
