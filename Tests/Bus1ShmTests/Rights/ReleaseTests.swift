@@ -122,7 +122,7 @@ struct ReleaseTests {
         #expect(try third.everything().map(\.kind) == [.nodeReleased(others[0])])
         // The holders' answers have come: the word serves another node.
         #expect(try pair.owner.everything() == [])
-        #expect(pair.owner.core.nodes.withLock { $0.nodes.isEmpty && $0.grantCount == 0 })
+        #expect(pair.owner.core.nodes.withLock { $0.nodes.count == 0 && $0.grantCount == 0 })
     }
 
     @Test("R4: nodes and handles are released by any thread")
