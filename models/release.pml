@@ -12,9 +12,12 @@
  *   2. every holder is told of a committed release, once; nobody of an aborted one;
  *   3. nobody waits for ever, also if the owner or the sender is killed between any two steps.
  *
- * NOTE - not here: deaths as obituaries, a commit word used again, several releases or several words
- * of one release, leases, several rings at one receiver. There is one sender, so its messages stand
- * in each ring in the order in which it sent them.
+ * With ABORTS the living owner's release is aborted, too, and it begins again: words back to nothing,
+ * another generation, holders looked for and flags set anew.
+ *
+ * NOTE - not here: deaths as obituaries (obituary.pml), a commit word used again for something else,
+ * several releases or several words of one release, several rings at one receiver. There is one
+ * sender, so its messages stand in each ring in the order in which it sent them.
  *
  * Memory: headers, the release word and the flags become visible late and in any order, until the
  * barrier of who stored them. The clock is that of multicast.pml.
@@ -24,6 +27,9 @@
 #endif
 #ifndef KILLS
 #define KILLS 0
+#endif
+#ifndef ABORTS
+#define ABORTS 0            /* of the release of a living owner */
 #endif
 #ifdef HANDOVER
 #define SCRIPTED(x) MULTI
@@ -52,6 +58,9 @@
 #define NO_HOLDER 7         /* it found none, and the new holder read the word itself */
 #define INVALID 8           /* the handle was received after the release */
 #define RELEASE_ABORTED 9   /* and a holder had seen it pending */
+#define BEGUN_AGAIN 10      /* and a holder was told */
+#define FOUND_AGAIN 11      /* a holder was found only when the release was begun again */
+#define NOT_WAITED_FOR 12   /* begun again while a look waited for the aborted one */
 
 #define PENDING 1
 #define ABORTED 2
@@ -63,7 +72,8 @@ byte tail[2];
 byte slot[2 * NT];          /* transaction + 1, 0 is unwritten */
 byte stamp_of[NT];          /* in the slot of a unicast */
 byte word[N];               /* commit words, one for each transaction */
-bit  points;                /* the release word points to the release's commit word */
+byte points;                /* the release word: 0, or the generation of the release's commit word */
+byte generation;            /* of that commit word */
 bit  flag[2];
 byte clock = 1;
 bit  clock_was_read;
@@ -73,6 +83,7 @@ bit  stored[2];
 byte position[2];
 byte storing;
 bit  points_stored, flag_stored[2];
+byte points_storing;
 
 byte front[2];
 
@@ -112,7 +123,7 @@ end:
     :: VISIBLE(1)
     :: d_step { sender_killed && stored[0] -> stored[0] = 0 }   /* killed before it stored it */
     :: d_step { sender_killed && stored[1] -> stored[1] = 0 }
-    :: d_step { points_stored -> points_stored = 0; points = 1 }
+    :: d_step { points_stored -> points_stored = 0; points = points_storing }
     :: d_step { flag_stored[0] -> flag_stored[0] = 0; flag[0] = 1 }
     :: d_step { flag_stored[1] -> flag_stored[1] = 0; flag[1] = 1 }
     :: d_step { owner_killed && flag_stored[0] -> flag_stored[0] = 0 }
@@ -124,9 +135,10 @@ end:
 #define ABORT_OF_DEAD(x) d_step { word[x] == PENDING && sender_killed && SENDER_QUIET -> \
     word[x] = ABORTED }
 active proctype broker() {
-    byte kills;
+    byte kills, aborts;
 end:
     do
+    :: d_step { aborts < ABORTS && word[RELEASE] == PENDING -> word[RELEASE] = ABORTED; aborts++ }
     :: d_step { kills < KILLS && !sender_killed && !sender_over -> sender_killed = 1; kills++ }
     :: d_step { kills < KILLS && !owner_killed && !owner_over -> owner_killed = 1; kills++ }
     :: d_step { word[RELEASE] == PENDING && owner_killed && OWNER_QUIET -> word[RELEASE] = ABORTED }
@@ -202,7 +214,10 @@ inline look_for_holders() {
 #ifdef HANDOVER
     atomic {
         if
-        :: HANDED_OVER -> if :: word[0] == PENDING -> REACHED(HOLDER_FOUND) :: else fi; new_holder = 1
+        :: HANDED_OVER ->
+            if :: word[0] == PENDING -> REACHED(HOLDER_FOUND) :: else fi;
+            if :: again && !new_holder -> REACHED(FOUND_AGAIN) :: else fi;
+            new_holder = 1
         :: else
         fi
     }
@@ -211,22 +226,36 @@ inline look_for_holders() {
 
 active proctype owner() {
     byte stamp, set, j;
+    bit again;
     {
         atomic { destinations[RELEASE] = MULTI; order(returned, RELEASE) };
 #ifdef HOLDERS_BEFORE_PENDING
         look_for_holders();
 #endif
-        atomic { word[RELEASE] = PENDING; points_stored = 1 };
+begin:
+        atomic {
+            generation++;
+            word[RELEASE] = PENDING;
+            points_storing = generation;
+            points_stored = 1
+        };
 #ifndef NO_BARRIER_BEFORE_LOOK
         OWNER_QUIET;
 #endif
-#ifndef HOLDERS_BEFORE_PENDING
+#ifdef HOLDERS_NOT_AGAIN
+        if :: !again -> look_for_holders() :: else fi;
+#elif !defined(HOLDERS_BEFORE_PENDING)
         look_for_holders();
 #endif
-#ifdef HANDOVER
-        atomic { flag_stored[0] = new_holder };
+#ifdef FLAGS_NOT_AGAIN
+#define FLAGGED !again
 #else
-        atomic { flag_stored[0] = 1; flag_stored[1] = 1 };
+#define FLAGGED 1
+#endif
+#ifdef HANDOVER
+        atomic { flag_stored[0] = new_holder && FLAGGED };
+#else
+        atomic { flag_stored[0] = FLAGGED; flag_stored[1] = FLAGGED };
 #endif
 #ifdef STAMP_BEFORE_BARRIER
         d_step { stamp = clock; clock_was_read = 1 };
@@ -234,7 +263,8 @@ active proctype owner() {
 #else
         d_step { OWNER_QUIET -> stamp = clock; clock_was_read = 1 };
 #endif
-        d_step {
+        if
+        :: d_step {
 #ifndef NO_COMMIT_WAIT
             clock > stamp &&
 #endif
@@ -243,10 +273,21 @@ active proctype owner() {
             committed = committed | BIT(RELEASE);
             returned = returned | BIT(RELEASE)
         }
+        :: atomic { word[RELEASE] == ABORTED -> points_storing = 0; points_stored = 1; again = 1 };
+            /* The commit word is used again only behind what the word was left with. */
+            atomic { OWNER_QUIET -> stamp = 0; goto begin }
+        fi
     } unless { owner_killed };
     owner_over = 1
 }
 
+/* The one that a look has found pending is so no more. Begun again it is another one, and younger
+ * than that look: not waited for, or an owner that never ends would stop its holders. */
+#ifdef WAITED_FOR_ALL
+#define RELEASE_OVER (word[RELEASE] != PENDING)
+#else
+#define RELEASE_OVER (word[RELEASE] != PENDING || generation != its)
+#endif
 /* What a receiver knows of the release. */
 #define UNKNOWN 0
 #define SEEN_PENDING 1
@@ -264,9 +305,12 @@ active proctype owner() {
 inline read_word() {
     d_step {
         if
-        :: points && notice < IN_HAND && word[RELEASE] == PENDING -> notice = SEEN_PENDING
-        :: points && notice < IN_HAND && word[RELEASE] >= COMMITTED -> notice = IN_HAND
-        :: points && notice < IN_HAND && word[RELEASE] == ABORTED -> notice = UNKNOWN
+        :: notice < IN_HAND && points && word[RELEASE] >= COMMITTED -> notice = IN_HAND
+        :: notice < IN_HAND && points == generation && word[RELEASE] == PENDING ->
+            notice = SEEN_PENDING; its = points
+        :: notice < IN_HAND && (points != generation || word[RELEASE] == ABORTED) &&
+           !(points && word[RELEASE] >= COMMITTED) ->
+            notice = UNKNOWN; its = 0
         :: else
         fi
     }
@@ -295,12 +339,13 @@ inline tell() {
     order(delivered[r], RELEASE);
     delivered[r] = delivered[r] | BIT(RELEASE);
     told[r]++;
-    notice = DONE;
-    REACHED(TOLD)
+    notice = DONE; its = 0;
+    REACHED(TOLD);
+    if :: generation > 1 -> REACHED(BEGUN_AGAIN) :: else fi
 }
 
 proctype receiver(byte r) {
-    byte c, q, end_of_look, seen, set, j, notice;
+    byte c, q, end_of_look, seen, set, j, notice, its;
     bit saw, read_anyway, was_pending, early_flag;
 look:
 #ifdef FLAG_BEFORE_HEADER
@@ -314,7 +359,7 @@ end:
         if
         :: WRITTEN(front[r]) && !(IS_MULTI(front[r]) && WORD(front[r]) == PENDING) -> c = front[r]
         :: flag[r] -> c = NOTHING; goto ahead
-        :: notice == SEEN_PENDING && word[RELEASE] != PENDING -> c = NOTHING; goto ahead
+        :: notice == SEEN_PENDING && RELEASE_OVER -> c = NOTHING; goto ahead
         :: notice == IN_HAND -> c = NOTHING; goto ahead
 #ifdef FLAG_BEFORE_HEADER
         :: early_flag != flag[r] -> early_flag = flag[r]; goto end
@@ -379,16 +424,20 @@ ahead:
         if
         :: notice == SEEN_PENDING && c != NOTHING && !IS_MULTI(c)
         :: notice == SEEN_PENDING && (c == NOTHING || IS_MULTI(c)) ->
-            word[RELEASE] != PENDING;
-            notice = (word[RELEASE] == ABORTED -> UNKNOWN : IN_HAND)
+            RELEASE_OVER;
+            notice = (word[RELEASE] >= COMMITTED -> IN_HAND : UNKNOWN)
         :: else
         fi;
 #else
         if
         :: notice == SEEN_PENDING ->
-            word[RELEASE] != PENDING;
-            if :: word[RELEASE] == ABORTED -> REACHED(RELEASE_ABORTED) :: else fi;
-            notice = (word[RELEASE] == ABORTED -> UNKNOWN : IN_HAND)
+            RELEASE_OVER;
+            if
+            :: word[RELEASE] == ABORTED -> REACHED(RELEASE_ABORTED)
+            :: word[RELEASE] == PENDING -> REACHED(NOT_WAITED_FOR)
+            :: else
+            fi;
+            notice = (word[RELEASE] >= COMMITTED -> IN_HAND : UNKNOWN); its = 0
         :: else
         fi;
 #endif

@@ -455,7 +455,9 @@ static int look(struct shmring_inbox *inbox)
     /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a
      * death with a lower stamp is found pending or later. */
     uint64_t death = shmring_load_acquire(inbox->death);
-    if (death != inbox->death_seen) {
+    /* Pending, it is taken in by every look: the name beside it may have been the former one's. */
+    if (death != inbox->death_seen ||
+        (death & SHMRING_COMMIT_STATE_MASK) == SHMRING_COMMIT_PENDING) {
         int result = collect(inbox, UINT32_MAX, death);
         if (result)
             return result;

@@ -487,6 +487,25 @@ static void a_death_is_collected_when_its_word_changes(void)
     (void)close(fd);
 }
 
+/* Its name may not have been there when the word was first seen. */
+static void a_pending_death_is_collected_by_every_look(void)
+{
+    for (uint32_t rings = 1; rings <= 2; rings++) {
+        struct fixture f;
+        set_up(&f, rings);
+        f.receiver.death = SHMRING_COMMIT_PENDING | UINT64_C(1) << 32;
+        for (uint32_t i = 1; i <= 3; i++) {
+            uint32_t collected = f.collected;
+            uint64_t stamp;
+            CHECK_EQ(release_and_send(&f, 0, 0, 0, i, NULL, &stamp), SHMRING_OK);
+            CHECK_EQ(next(&f), i);
+            CHECK_EQ(f.death_seen, f.receiver.death);
+            CHECK(f.collected > collected);
+        }
+        tear_down(&f);
+    }
+}
+
 /* ---- hostile words -------------------------------------------------------------------------- */
 
 static void a_word_that_no_honest_owner_writes_has_not_happened(void)
@@ -540,5 +559,6 @@ CHECK_MAIN(RUN(a_release_stands_between_the_messages_before_and_after_it),
            RUN(a_pending_death_holds_and_has_its_place),
            RUN(an_aborted_death_begins_again_and_is_told_once),
            RUN(a_death_is_collected_when_its_word_changes),
+           RUN(a_pending_death_is_collected_by_every_look),
            RUN(a_word_that_no_honest_owner_writes_has_not_happened),
            RUN(a_stamp_that_the_clock_has_not_reached_blocks_nobody))

@@ -146,9 +146,9 @@ struct shmring_inbox {
     uint32_t notice_kind; /* with SHMRING_NOTICE: an enum shmring_watch_kind, */
     uint64_t notice_cookie; /* and what it was watched with */
     /* Called by a look that has taken ring r's flags (an exchange; flags != 0), or has seen the
-     * death word change (ring == UINT32_MAX; flags is then the word it saw): adds watches, and
-     * calls nothing else of the inbox. Anything but 0 ends the look, is returned, and the next look
-     * calls again. May be NULL. */
+     * death word change, or pending (ring == UINT32_MAX; flags is then the word it saw): adds
+     * watches, and calls nothing else of the inbox. Anything but 0 ends the look, is returned, and
+     * the next look calls again. May be NULL. */
     int (*collect)(struct shmring_inbox *inbox, uint32_t ring, uint64_t flags, void *context);
     void *collect_context;
     struct shmring_inbox_counts counts;
@@ -241,10 +241,10 @@ void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
  * DEATH: either word is NULL and stamp is the death's; or word is the bus page's death word, stamp
  * the pending value that was seen there, and commits the dead one's `dead` word (an outbox's),
  * where the stamp is found once the death word serves another death. A death that is watched again
- * with the same cookie takes the place of the one before, until that has been told. The name beside
- * a pending death word may still be the former one's: who has a `dead` word that is not 0 is
- * watched with that stamp. The right name then comes with a stamp later than t0, and another call
- * of `collect`.
+ * with the same cookie takes the place of the one before, until that has been told. The name
+ * beside a pending death word may still be the former one's, whose `dead` word is not 0 then: it is
+ * watched with that stamp, if at all. The right name is found by a later look, before that delivers
+ * anything that the death comes before.
  */
 int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                         const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
