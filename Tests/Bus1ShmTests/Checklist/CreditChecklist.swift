@@ -162,7 +162,9 @@ struct CreditChecklist {
         let crowd = try Crowd(2)
         #expect(try crowd.fill(0).sent == 16)
         // Charged, and never sent.
-        let link = try #require(crowd.senders[1].peer.core.links.first { $0.peer != crowd.senders[1].peer.core.ownPeer })
+        let link = try #require(
+            crowd.senders[1].peer.core.links.first { $0.peer != crowd.senders[1].peer.core.ownPeer }
+        )
         #expect(link.charge(CreditCharge(handles: 8)) == nil)
         #expect(crowd.outstanding == 24)
         for sender in crowd.senders { try sender.close() }

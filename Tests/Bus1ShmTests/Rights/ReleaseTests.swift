@@ -135,7 +135,11 @@ struct ReleaseTests {
         let threads = (0..<4).map { thread in
             TestThread {
                 for i in stride(from: thread, to: 64, by: 4) {
-                    if i % 2 == 0 { core.releaseNode(nodes[i]) } else { holder.releaseHandle(ids[i]) }
+                    if i % 2 == 0 {
+                        core.releaseNode(nodes[i])
+                    } else {
+                        holder.releaseHandle(ids[i])
+                    }
                 }
             }
         }
