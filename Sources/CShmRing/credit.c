@@ -218,6 +218,12 @@ void shmring_allowance_bury(struct shmring_allowance *allowance, struct shmring_
     shmring_bell_ring(&allowance->control->credit_bell);
 }
 
+uint64_t shmring_allowance_held(const struct shmring_allowance *allowance, uint32_t kind)
+{
+    /* Relaxed: a number to be told. */
+    return allowance->received[kind] - shmring_load_relaxed(&allowance->returned[kind]);
+}
+
 uint64_t shmring_allowance_outstanding(const struct shmring_allowance *allowance, uint32_t kind)
 {
     const struct shmring_ring_control *control = allowance->control;

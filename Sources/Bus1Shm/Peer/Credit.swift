@@ -5,15 +5,40 @@ import CShmRing
 struct CreditCharge {
     var handles = 0
     var descriptors = 0
+    /// Of a segment that the receiver has to map.
+    var bytes = 0
 
-    var isEmpty: Bool { handles == 0 && descriptors == 0 }
+    var isEmpty: Bool { handles == 0 && descriptors == 0 && bytes == 0 }
     fileprivate var amounts: shmring_amounts {
-        shmring_amounts_make(0, UInt64(handles), UInt64(descriptors), 0)
+        shmring_amounts_make(0, UInt64(handles), UInt64(descriptors), UInt64(bytes))
+    }
+
+    /// How much of the kind that is short.
+    fileprivate func amount(_ resource: Resource) -> Int {
+        switch resource {
+        case .handles: handles
+        case .descriptors: descriptors
+        default: bytes
+        }
     }
 }
 
-private let rights = UInt32(SHMRING_CREDIT_RIGHTS.rawValue)
-private let descriptors = UInt32(SHMRING_CREDIT_DESCRIPTORS.rawValue)
+private let chargedKinds: [(kind: UInt32, resource: Resource)] = [
+    (UInt32(SHMRING_CREDIT_RIGHTS.rawValue), .handles),
+    (UInt32(SHMRING_CREDIT_DESCRIPTORS.rawValue), .descriptors),
+    (UInt32(SHMRING_CREDIT_BYTES.rawValue), .bytes),
+]
+
+/// Who waits for credit at a receiver, and since when.
+struct CreditWait {
+    fileprivate let link: Link
+    fileprivate let announced: UInt32
+
+    /// Sleeps until some has been given back, or a while.
+    func sleep(until deadline: Deadline) {
+        shmring_bell_sleep(link.creditBell, announced, deadline.monotonic_ns)
+    }
+}
 
 // MARK: The sender's side
 
@@ -38,33 +63,28 @@ extension Link {
         shmring_credit_take_back(itsControl, boardOut, &amounts)
     }
 
-    /// Charges, and waits for it until the deadline. Sleeps; does not spin.
+    fileprivate var creditBell: UnsafeMutablePointer<shmring_bell> {
+        itsControl.pointer(to: \.credit_bell)!
+    }
+
+    /// Charges, or refuses. `wait`: how to wait for it, unless no waiting helps.
     ///
-    /// - Throws: `overQuota`, also at once when the message brings more than may ever be outstanding; `nodeReleased`.
+    /// - Throws: `overQuota`, nothing is charged then.
     func charge(
-        _ charge: CreditCharge, account: Account, until deadline: Deadline
+        _ charge: CreditCharge, account: Account, _ wait: inout CreditWait?
     ) throws(Bus1Error) {
-        let operation: StaticString = "charge what a message brings"
-        while true {
-            let bell = itsControl.pointer(to: \.credit_bell)!
-            let announced = shmring_bell_announce(bell)
-            guard let shortage = self.charge(charge) else { return }
-            guard shmring_load_relaxed(dead) == 0 else {
-                throw Bus1Error(.nodeReleased, operation)
-            }
-            let wanted = shortage.kind == rights ? charge.handles : charge.descriptors
-            // Alone, a sender gets half.
-            let never = UInt64(wanted) > (shortage.limit + 1) / 2
-            guard !never, !deadline.hasPassed else {
-                throw Bus1Error(
-                    .overQuota, operation,
-                    refusal: .init(
-                        resource: shortage.kind == rights ? .handles : .descriptors,
-                        used: Int(clamping: shortage.used), limit: Int(clamping: shortage.limit),
-                        account: account))
-            }
-            shmring_bell_sleep(bell, announced, deadline.monotonic_ns)
-        }
+        guard self.charge(charge) != nil else { return }
+        let announced = shmring_bell_announce(creditBell)
+        guard let shortage = self.charge(charge) else { return }
+        let resource = chargedKinds.first { $0.kind == shortage.kind }!.resource
+        // Alone, a sender gets half.
+        let isPossible = UInt64(charge.amount(resource)) <= (shortage.limit + 1) / 2
+        if isPossible { wait = CreditWait(link: self, announced: announced) }
+        throw Bus1Error(
+            .overQuota, "charge what a message brings",
+            refusal: .init(
+                resource: resource, used: Int(clamping: shortage.used),
+                limit: Int(clamping: shortage.limit), account: account))
     }
 }
 
@@ -88,6 +108,12 @@ struct ReceivedCharge: ~Copyable, @unchecked Sendable {
         isTooMuch = shmring_allowance_receive(ring.allowance, &link.received, &amounts) != 0
     }
 
+    /// For a list.
+    final class Box {
+        private let charge: ReceivedCharge
+        init(_ charge: consuming ReceivedCharge) { self.charge = charge }
+    }
+
     deinit {
         guard !charge.isEmpty else { return }
         var amounts = charge.amounts
@@ -97,8 +123,14 @@ struct ReceivedCharge: ~Copyable, @unchecked Sendable {
 
 extension PeerCore {
     /// What all users together may have outstanding here.
-    private func total(_ kind: UInt32) -> UInt64 {
-        UInt64(limits[kind == rights ? .handles : .descriptors])
+    private func total(_ resource: Resource) -> UInt64 {
+        resource == .bytes ? viewLimit_bytes : UInt64(limits[resource])
+    }
+
+    /// Descriptors in messages that were received and are not given back.
+    func descriptorsHeld() -> Int {
+        let kind = UInt32(SHMRING_CREDIT_DESCRIPTORS.rawValue)
+        return rings.reduce(0) { $0 + Int(clamping: shmring_allowance_held($1.allowance, kind)) }
     }
 
     /// Gives each user its share, and each of its rings a part of that: when there is a new ring or link, after a death,
@@ -109,8 +141,8 @@ extension PeerCore {
         let users = UInt64(ringsOfUser.count)
         guard users > 0 else { return }
         isCreditUneven = false
-        for kind in [rights, descriptors] {
-            let total = total(kind)
+        for (kind, resource) in chargedKinds {
+            let total = total(resource)
             let even = total / (2 * users)
             var exposures: [UInt32: UInt64] = [:]
             var all: UInt64 = 0

@@ -42,7 +42,24 @@ extension LaneState {
         }
     }
 
+    /// Prepares all of them; who has to wait for a receiver's credit waits with nothing prepared.
     private func prepareAll(
+        _ messages: [OutgoingMessage], _ bytes: [UInt8], _ batch: inout Batch
+    ) throws(Bus1Error) {
+        while true {
+            creditWait = nil
+            do throws(Bus1Error) {
+                return try prepareOnce(messages, bytes, &batch)
+            } catch {
+                guard let wait = creditWait, !batch.deadline.hasPassed else { throw error }
+                for prepared in batch.prepared { undo(prepared.message) }
+                batch.prepared = []
+                wait.sleep(until: batch.deadline)
+            }
+        }
+    }
+
+    private func prepareOnce(
         _ messages: [OutgoingMessage], _ bytes: [UInt8], _ batch: inout Batch
     ) throws(Bus1Error) {
         // A slot for each record at most: bodies do not move while legs refer to them.

@@ -31,6 +31,11 @@ final class LaneState {
     /// By the peer's index of the link: what lending to it needs, so that the path touches few lines.
     private var lenders: [Lender?] = []
 
+    /// Of the latest transaction whose producers were marked.
+    var latestMark: UInt32 = 0
+    /// Set where credit was short, and waiting may help.
+    var creditWait: CreditWait?
+
     struct Lender {
         let pool: OpaquePointer
         let number: UInt32
@@ -218,9 +223,17 @@ final class LaneState {
         var result = shmring_pool_segment(lender.pool, segment, &descriptor, &byteCount)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
         let socket = try core.linkSocket(of: link, lane: number)
-        try socket.send(
-            LinkPacket(kind: .segment, segment: segment, byteCount: byteCount),
-            descriptor: descriptor)
+        let charge = CreditCharge(bytes: Int(byteCount))
+        var wait: CreditWait?
+        try link.charge(charge, account: core.account, &wait)
+        do throws(Bus1Error) {
+            try socket.send(
+                LinkPacket(kind: .segment, segment: segment, byteCount: byteCount),
+                descriptor: descriptor)
+        } catch {
+            link.takeBack(charge)
+            throw error
+        }
         result = shmring_pool_announced(lender.pool, lender.number, segment)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
     }

@@ -3,7 +3,7 @@ import CShmRing
 import Synchronization
 
 /// How much of one sender's memory is mapped here at most.
-private let viewLimit_bytes: UInt64 = 1 << 40
+let viewLimit_bytes: UInt64 = 1 << 40
 
 /// A ring of this peer's own: one trust domain writes into it, this peer reads.
 final class OwnRing {
@@ -112,6 +112,8 @@ final class Link: @unchecked Sendable {
 
     /// What its messages have brought in all. Only the receiving thread.
     var received = shmring_amounts()
+    /// For its segments that are mapped here. Only the receiving thread.
+    var segmentCharges: [UInt32: ReceivedCharge.Box] = [:]
 
     private struct Producer: @unchecked Sendable {
         // @unchecked: only the event's number is touched from elsewhere than the lane, by a relaxed store.

@@ -21,7 +21,7 @@ struct OutgoingMessage {
     /// What its receiver's credit must hold.
     var charge: CreditCharge {
         CreditCharge(
-            handles: passing.count + (replyNode == nil ? 0 : 1), descriptors: descriptors.count)
+            handles: passing.count + (replyNode == nil ? 0 : 1), descriptors: allDescriptors.count)
     }
 
     var hasAttachments: Bool {

@@ -6,7 +6,7 @@ extension Peer {
     /// - `nodes`, `handles`, `lanes`, `names`, `lookUps`, `tickets`, `rings`: as they are called.
     /// - `messages`: that wait for this peer, in its rings and passed over (``tryReceive(on:)``).
     /// - `bytes`: of slices that are loaned or lent, of the peer's own lane toward the trust domain for which it has most.
-    /// - `descriptors`: received in messages and not yet taken out of them.
+    /// - `descriptors`: in messages that were received and not yet given back.
     ///
     /// Asks the broker for those that only it knows: `peers`, `links`, `rings`, `names`, `lookUps`, `tickets`.
     ///
@@ -66,7 +66,8 @@ extension PeerCore {
             return waiting + kept.count
         case .bytes:
             return laneState.pools.values.reduce(0) { max($0, Int($1.usage.used_bytes)) }
-        default: return limits.used(resource)
+        case .descriptors: return descriptorsHeld()
+        default: return 0
         }
     }
 

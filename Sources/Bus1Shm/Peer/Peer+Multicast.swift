@@ -158,12 +158,27 @@ extension LaneState {
         }
     }
 
+    /// Marks the messages behind which another one of this transaction goes to the same peer.
+    private func markMore(_ count: Int) {
+        guard count > 1 else { return }
+        latestMark = latestMark == .max ? 1 : latestMark + 1
+        for leg in stride(from: count - 1, through: 0, by: -1) {
+            let producer = legs[leg].producer!
+            if producer.pointee.mark == latestMark {
+                legs[leg].bits |= shmring_header_more()
+            } else {
+                producer.pointee.mark = latestMark
+            }
+        }
+    }
+
     /// Commits the legs, again and again until there is room everywhere or the deadline has passed.
     private func commit(_ handles: Span<HandleID>, until deadline: Deadline) throws(Bus1Error)
         -> Stamp
     {
         var stamp: UInt64 = 0
         var attempt: UInt64 = 0
+        markMore(handles.count)
         while true {
             var failed: UInt32 = 0
             let result = shmring_transaction_commit(

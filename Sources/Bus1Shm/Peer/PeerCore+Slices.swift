@@ -56,7 +56,14 @@ extension PeerCore {
             guard let view = link.view() else { continue }
             if packet.kind == .retired {
                 _ = shmring_view_detach(view, packet.segment)
+                link.segmentCharges[packet.segment] = nil
             } else if let descriptor {
+                // What a hostile sender says of its size, the attachment checks.
+                let charge = ReceivedCharge(
+                    CreditCharge(bytes: Int(clamping: packet.byteCount)), from: link,
+                    in: rings[Int(ring)])
+                guard !charge.isTooMuch || link.domain == ownDomain else { continue }
+                link.segmentCharges[packet.segment] = .init(charge)
                 // A refusal leaves the segment unknown: its messages are dropped then, and counted.
                 _ = shmring_view_attach(
                     view, packet.segment, descriptor.rawValue, packet.byteCount, true)

@@ -200,6 +200,7 @@ extension PeerCore {
             notices.append(QueuedNotice(.nodeReleased(id), stamp))
         }
         endDescriptors(of: link)
+        link.segmentCharges = [:]
         buryCredit(of: link)
         let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
         for notice in ended { queue(notice) }

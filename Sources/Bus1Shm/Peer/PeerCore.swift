@@ -298,6 +298,8 @@ final class PeerCore: @unchecked Sendable {
         handles.invalidate()
         shmring_inbox_hold(inbox, true)
         kept.removeAll()
+        // They hold their links.
+        for link in links { link.segmentCharges = [:] }
         eventSource?.wake()
         let last = common.withLock { lane in
             defer { lane = nil }

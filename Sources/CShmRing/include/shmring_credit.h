@@ -95,6 +95,8 @@ void shmring_allowance_give_back(struct shmring_allowance *allowance, struct shm
  * beyond that comes back. Once for each link. */
 void shmring_allowance_bury(struct shmring_allowance *allowance, struct shmring_board *board,
                             const struct shmring_amounts *of_link);
+/* How much was received and not given back. */
+uint64_t shmring_allowance_held(const struct shmring_allowance *allowance, uint32_t kind);
 /* How much is outstanding: what the domain says it charged, within what it was allowed. */
 uint64_t shmring_allowance_outstanding(const struct shmring_allowance *allowance, uint32_t kind);
 

@@ -44,7 +44,7 @@ struct shmring_producer {
     uint32_t ring_id;
     uint32_t sender;   /* what the broker calls the own process in this ring */
     uint32_t event_fd; /* + 1: rings a receiver that sleeps on its event descriptor; 0 none yet */
-    uint32_t reserved;
+    uint32_t mark;     /* for the owner's own use */
     /* Called by the owning thread when the receiver sleeps on a descriptor that is not here yet:
      * may set event_fd. NULL: somebody else will. */
     void (*fetch_event)(struct shmring_producer *producer, void *context);

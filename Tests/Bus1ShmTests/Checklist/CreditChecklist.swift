@@ -157,6 +157,24 @@ struct CreditChecklist {
         #expect(try crowd.receiver.nextMessage().handleCount == 10)
     }
 
+    @Test("Q2, Q5: memory to be mapped is charged until it is unmapped")
+    func bytes() throws {
+        let crowd = try Crowd(1)
+        let kind = UInt32(SHMRING_CREDIT_BYTES.rawValue)
+        let ring = crowd.receiver.core.rings[0]
+        #expect(shmring_allowance_outstanding(ring.allowance, kind) == 0)
+        let bytes = [UInt8](repeating: 1, count: 100_000)
+        for _ in 0..<20 {
+            try crowd.senders[0].peer.send(bytes.span.bytes, to: crowd.senders[0].way)
+            _ = try crowd.receiver.nextMessage()
+        }
+        #expect(shmring_allowance_outstanding(ring.allowance, kind) >= 100_000)
+        #expect(shmring_allowance_held(ring.allowance, kind) >= 100_000)
+        try crowd.senders[0].close()
+        while let delivery = try crowd.receiver.tryReceive() { _ = consume delivery }
+        #expect(shmring_allowance_outstanding(ring.allowance, kind) == 0)
+    }
+
     @Test("Q5: what the dead were charged comes back")
     func dead() throws {
         let crowd = try Crowd(2)

@@ -83,6 +83,30 @@ struct ReceiveChecklist {
         #expect(try message.load(as: UInt64.self) == 42)
     }
 
+    @Test(
+        "V2, V5: a message tells, and peek before it, how many handles and open files came with it")
+    func attachments() throws {
+        let loop = try Loop(1)
+        for (handles, files) in [(0, 1), (1, 0), (3, 2), (50, 0)] {
+            let passed = Array(repeating: loop.nodes[0].handle.id, count: handles)
+            try loop.peer.send(
+                [1].span.bytes, to: loop.nodes[0].handle, passing: passed,
+                descriptors: Array(repeating: 2, count: files))
+            guard case .message(let preview)? = try loop.peer.peek() else {
+                Issue.record("nothing to see")
+                return
+            }
+            #expect(preview.handleCount == handles && preview.descriptorCount == files)
+            #expect(try loop.peer.used(.descriptors) == files)
+            let message = try loop.peer.nextMessage()
+            let counts = (message.handleCount, message.descriptorCount)
+            #expect(counts.0 == handles && counts.1 == files)
+            #expect(preview.byteCount == message.byteCount)
+            _ = consume message
+            #expect(try loop.peer.used(.descriptors) == 0)
+        }
+    }
+
     @Test("V4: a payload stays as it is until it is given back, whatever comes after it")
     func payloadsStay() throws {
         let loop = try Loop(1)

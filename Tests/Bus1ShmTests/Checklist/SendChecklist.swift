@@ -57,6 +57,7 @@ struct SendChecklist {
         let second = try loop.peer.nextMessage()
         #expect(first.stamp == stamp && second.stamp == stamp)
         #expect(first.node == loop.node.id && second.node == other.id)
+        #expect(first.moreFollow && !second.moreFollow)
     }
 
     @Test(
