@@ -126,6 +126,8 @@ struct NodeTable: @unchecked Sendable {
     private var freeGrants: [UInt32] = []
     private var nextGrant: UInt32 = 1
     private(set) var grantCount = 0
+    /// Notices that were not told since there was a new holder.
+    private(set) var withdrawals: UInt64 = 0
     /// In the own outbox.
     private let words: UnsafeMutablePointer<UInt64>
     /// Release words that no node has and nobody can still read for an earlier one.
@@ -449,7 +451,8 @@ struct NodeTable: @unchecked Sendable {
         guard let node = nodes[id.rawValue], node.state == .alive,
             node.crossings == notice.crossing
         else { return false }
-        if node.holders == 0 { return true }
+        if node.holders == 0 || shmring_broken_withdrawal() { return true }
+        withdrawals += 1
         nodes[id.rawValue]!.withdrawn = notice.stamp
         return false
     }

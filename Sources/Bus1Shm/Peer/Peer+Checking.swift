@@ -22,6 +22,7 @@ extension Peer {
             ("indices returned", counts.returned_to_service),
             ("stamps raised", counts.clamped),
             ("parked", counts.parked),
+            ("notices withdrawn", core.nodes.withLock { $0.withdrawals }),
         ]
     }
 }

@@ -28,10 +28,11 @@ struct bench_check_peer {
     uint64_t sent;  /* transactions; the peer */
     uint64_t full;  /* attempts that found no room, or no living destination; the peer */
     uint64_t passed; /* transactions that passed handles on; the peer */
+    uint64_t released; /* nodes; the peer */
     uint64_t forged; /* messages under grants of others; the peer */
     uint32_t places[BENCH_CHECK_PLACES]; /* numbers of nodes that can be looked up; the peer */
     uint64_t counts[BENCH_CHECK_COUNTS]; /* how often rules acted; the peer */
-    uint64_t pad[10];
+    uint64_t pad[9];
 };
 
 struct bench_check_stage {

@@ -107,6 +107,8 @@ void bench_recorder_begin(struct bench_recorder *recorder, uint32_t kind, uint64
 void bench_recorder_end(struct bench_recorder *recorder, uint32_t kind);
 /* Takes the open record back: the call has done nothing. */
 void bench_recorder_forget(struct bench_recorder *recorder);
+/* The open record's first items are all that there is to it. */
+void bench_recorder_shorten(struct bench_recorder *recorder, uint32_t item_count);
 /* Writes a whole record of a call that began at `begin` and has returned. */
 void bench_recorder_add(struct bench_recorder *recorder, uint32_t kind, uint64_t begin,
                         uint64_t transaction, const uint32_t *items, uint32_t item_count);

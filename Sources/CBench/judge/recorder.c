@@ -90,6 +90,14 @@ void bench_recorder_forget(struct bench_recorder *recorder)
         recorder->used = recorder->open_at;
 }
 
+void bench_recorder_shorten(struct bench_recorder *recorder, uint32_t item_count)
+{
+    if (recorder->full > 0)
+        return;
+    open_record(recorder)->item_count = item_count;
+    recorder->used = recorder->open_at + bench_record_bytes(item_count);
+}
+
 void bench_recorder_add(struct bench_recorder *recorder, uint32_t kind, uint64_t begin,
                         uint64_t transaction, const uint32_t *items, uint32_t item_count)
 {

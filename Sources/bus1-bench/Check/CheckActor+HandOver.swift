@@ -22,7 +22,7 @@ extension CheckActor {
                     parcel.carried.1 = one.node
                 }
                 passing.append(one.id)
-                items.append(BENCH_ITEM_WITH.rawValue << UInt32(BENCH_ITEM_SHIFT) | one.node)
+                items.append(Self.item(BENCH_ITEM_WITH, one.node))
             }
             try transaction.send(parcel, to: to.id, passing: passing)
         }
@@ -48,7 +48,7 @@ extension CheckActor {
             // nil: its node was released before.
             guard let handle = message.takeHandle(index) else { continue }
             hold(handle.detach(), node)
-            items.append(BENCH_ITEM_WITH.rawValue << UInt32(BENCH_ITEM_SHIFT) | node)
+            items.append(Self.item(BENCH_ITEM_WITH, node))
         }
     }
 }

@@ -40,9 +40,8 @@ extension CheckActor {
                 // 0, which is no node, for a handle that this peer does not hold.
                 record(BENCH_RECORD_GONE, since: begin, forget(id) ?? 0)
             case .noHandles(let id):
-                // An own node that is not offered any more was released: nothing is due then.
-                guard let place = places.first(where: { $0.id == id }) else { return }
-                record(BENCH_RECORD_NONE, since: begin, place.number)
+                record(BENCH_RECORD_NONE, since: begin, ownNodes[id] ?? 0)
+                noneLeft = true
             case .replyLost: break
             }
         }

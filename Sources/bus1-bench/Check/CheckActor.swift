@@ -33,6 +33,10 @@ struct CheckActor: ~Copyable {
     let passes: Bool
     var dice: SplitMix64
     var places: [Place] = []
+    /// Nodes that cannot be looked up: few hold handles to them, so that the last one often goes.
+    var secrets: [Place] = []
+    var ownNodes: [NodeID: UInt32] = [:]
+    static let secretBit: UInt32 = 1 << 13
     var handles: [Held] = []
     /// Where a handle stands in `handles`.
     var indices: [HandleID: Int] = [:]
@@ -42,6 +46,8 @@ struct CheckActor: ~Copyable {
     var transactions: UInt64 = 0
     var steps: UInt64 = 0
     var items: [UInt32] = []
+    /// The latest notice said that no handles are left.
+    var noneLeft = false
 
     init(
         peer: consuming Peer, stage: UnsafeMutablePointer<bench_check_stage>, me: Int,
@@ -65,24 +71,31 @@ struct CheckActor: ~Copyable {
 
     mutating func gather(places count: Int) throws {
         for place in 0..<count { try addPlace(place) }
+        for _ in 0..<4 { secrets.append(try makeNode(isSecret: true)) }
         mine.pointee.phase = BENCH_CHECK_GATHER.rawValue
     }
 
     /// Makes a node and publishes it.
     mutating func addPlace(_ index: Int) throws {
-        nodesMade += 1
-        // 14 bits count the nodes of a peer, which are enough for a run; 0 is no node.
-        let number = UInt32(me) << 14 | nodesMade
-        var begin = bench_recorder_now()
-        let place = Place(number, try peer.makeNode(tag: UInt64(number)))
-        record(BENCH_RECORD_NODE, since: begin, number)
-        begin = bench_recorder_now()
+        let place = try makeNode(isSecret: false)
         // Written down before, since a look-up may end before the call does.
-        bench_recorder_begin(recorder, BENCH_RECORD_PUBLISH.rawValue, 0, [number], 1)
-        try peer.publish(place.node!, as: "c\(number)", to: access)
+        bench_recorder_begin(recorder, BENCH_RECORD_PUBLISH.rawValue, 0, [place.number], 1)
+        try peer.publish(place.node!, as: "c\(place.number)", to: access)
         bench_recorder_end(recorder, 0)
         if index == places.count { places.append(place) } else { places[index] = place }
-        bench_check_store(bench_check_place(stage, UInt32(me), UInt32(index)), number)
+        bench_check_store(bench_check_place(stage, UInt32(me), UInt32(index)), place.number)
+    }
+
+    /// Makes a node; to a secret one handles come in messages only.
+    mutating func makeNode(isSecret: Bool) throws -> Place {
+        nodesMade += 1
+        // 13 bits count the nodes of a peer, which are enough for a run; 0 is no node.
+        let number = UInt32(me) << 14 | (isSecret ? Self.secretBit : 0) | nodesMade
+        let begin = bench_recorder_now()
+        let place = Place(number, try peer.makeNode(tag: UInt64(number)))
+        record(BENCH_RECORD_NODE, since: begin, number)
+        ownNodes[place.id] = number
+        return place
     }
 
     // MARK: Phases
@@ -129,7 +142,12 @@ struct CheckActor: ~Copyable {
     }
 
     private mutating func letGo() throws {
-        for one in handles { try drop(one) }
+        while !handles.isEmpty {
+            let before = handles.count
+            try dropSeveral(8)
+            // Those that are left are of nodes that were released, and their notices on the way.
+            guard handles.count < before else { break }
+        }
     }
 
     private mutating func report() {
@@ -144,14 +162,22 @@ struct CheckActor: ~Copyable {
         steps += 1
         if steps % 1024 == 0 { report() }
         for _ in 0..<roll(6) where try !tryReceive() { break }
+        if noneLeft {
+            // Further notices of that kind may wait: some of them are to be withdrawn.
+            noneLeft = false
+            for secret in secrets where roll(2) == 0 { try holdOwn(secret) }
+        }
         switch handles.count < 8 ? 995 : roll(1000) {
         case 0..<560: try sendOne()
         case 560..<930: try sendSeveral()
         case 930..<960: if passes { try handOver() } else { try sendOne() }
         case 960..<970: _ = try receive(until: .after(.microseconds(roll(200))))
-        case 970..<976: try drop(handles[roll(handles.count)])
-        case 976..<980: try holdOwn()
+        case 970..<973: try drop(handles[roll(handles.count)])
+        case 973..<975: try dropSeveral(2 + roll(6))
+        case 975..<977: try holdOwn(places[roll(places.count)])
+        case 977..<980: try holdOwn(secrets[roll(secrets.count)])
         case 980..<984 where forges: try forge()
+        case 985: try releaseNode()
         case 994...: try lookUp()
         default: sched_yield()
         }
@@ -248,8 +274,7 @@ struct CheckActor: ~Copyable {
         _ = forget(one.id)
     }
 
-    private mutating func holdOwn() throws {
-        let place = places[roll(places.count)]
+    mutating func holdOwn(_ place: Place) throws {
         let begin = bench_recorder_now()
         let handle = try peer.makeHandle(to: place.node!)
         record(BENCH_RECORD_HANDLE, since: begin, place.number)

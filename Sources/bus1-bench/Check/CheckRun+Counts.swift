@@ -5,7 +5,7 @@ extension CheckRun {
     static let ruleNames = [
         "passed over", "re-read", "looks", "look-ahead waits", "reordered by look-ahead",
         "several-rings waits", "notices told", "notice waits", "aborted commits", "voids", "holes",
-        "indices retired", "indices returned", "stamps raised", "parked",
+        "indices retired", "indices returned", "stamps raised", "parked", "notices withdrawn",
     ]
 
     /// The rules that a run like this must exercise, or it proves nothing.
@@ -32,7 +32,7 @@ extension CheckRun {
             (0..<self.peerCount).reduce(UInt64(0)) { $0 + self.at($1).pointee[keyPath: key] }
         }
         print(
-            "hand-overs: \(sum(\.passed)), attempts without effect: \(sum(\.full)), "
+            "hand-overs: \(sum(\.passed)), nodes released: \(sum(\.released)), attempts without effect: \(sum(\.full)), "
                 + "forged messages: \(sum(\.forged))")
         return idle
     }
