@@ -124,12 +124,14 @@ final class Link: @unchecked Sendable {
     struct Drop {
         let which: UInt32
         var key: UInt64 = 0
+        /// What the word held when it was first seen.
+        let seen: UInt64
         /// The stamp with which it was applied.
         var done: UInt64?
 
         /// A word seen again: true when it serves another right by now, false when this one is still to be applied, or is
-        /// the word's latest.
-        func isDone(_ word: UInt64) -> Bool { done != nil && done != word }
+        /// the word's latest. That is so, too, while it still refers to the commit word, whose stamp was applied already.
+        func isDone(_ word: UInt64) -> Bool { done != nil && done != word && seen != word }
     }
 
     /// What this peer's own messages call its grants there, where it chooses.

@@ -80,7 +80,7 @@ extension PeerCore {
             guard word != 0, what >> 32 == UInt64(ownPeer.rawValue),
                 link.drops[index]?.isDone(word) != false
             else { continue }
-            var drop = Link.Drop(which: UInt32(truncatingIfNeeded: what))
+            var drop = Link.Drop(which: UInt32(truncatingIfNeeded: what), seen: word)
             if drop.which == ReservedGrant.unbound, index + 1 < Int(SHMRING_DROP_WORDS) {
                 drop.key = (place + 1).pointee.what
             }
