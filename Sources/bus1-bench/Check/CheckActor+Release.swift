@@ -21,10 +21,38 @@ extension CheckActor {
         }
     }
 
+    /// Gives up the only handles to several own nodes at one instant, or makes them.
+    mutating func cross() throws {
+        if privateHandles.isEmpty {
+            for place in privates { try holdPrivate(place) }
+            return
+        }
+        items = privateHandles.map { Self.item(BENCH_ITEM_DROP, $0.node) }
+        bench_recorder_begin(
+            recorder, BENCH_RECORD_SEND.rawValue, nextTransaction(), items, UInt32(items.count))
+        try peer.release(privateHandles.map(\.id))
+        sent(true)
+        privateHandles = []
+    }
+
+    /// The first notice that none are left has come: makes handles to others, whose notices wait.
+    mutating func crossBack() throws {
+        noneLeft = false
+        guard privateHandles.isEmpty else { return }
+        for place in privates where roll(2) == 0 { try holdPrivate(place) }
+    }
+
+    private mutating func holdPrivate(_ place: Place) throws {
+        let begin = bench_recorder_now()
+        let handle = try peer.makeHandle(to: place.node!)
+        record(BENCH_RECORD_HANDLE, since: begin, place.number)
+        privateHandles.append(Held(id: handle.detach(), node: place.number))
+    }
+
     /// Releases an own node, alone or in one transaction with a message, and makes another one.
     mutating func releaseNode() throws {
         guard nodesMade < 8000 else { return }
-        let isSecret = roll(2) == 0
+        let isSecret = !releasesPublished || roll(2) == 0
         let index = roll(isSecret ? secrets.count : places.count)
         let place = isSecret ? secrets[index] : places[index]
         if !isSecret { bench_check_store(bench_check_place(stage, UInt32(me), UInt32(index)), 0) }

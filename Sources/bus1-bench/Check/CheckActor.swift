@@ -31,10 +31,14 @@ struct CheckActor: ~Copyable {
     let access: Access
     let forges: Bool
     let passes: Bool
+    let releasesPublished: Bool
     var dice: SplitMix64
     var places: [Place] = []
     /// Nodes that cannot be looked up: few hold handles to them, so that the last one often goes.
     var secrets: [Place] = []
+    /// Nodes to which only this peer ever holds handles, so that it knows when the last one goes.
+    var privates: [Place] = []
+    var privateHandles: [Held] = []
     var ownNodes: [NodeID: UInt32] = [:]
     static let secretBit: UInt32 = 1 << 13
     var handles: [Held] = []
@@ -51,7 +55,8 @@ struct CheckActor: ~Copyable {
 
     init(
         peer: consuming Peer, stage: UnsafeMutablePointer<bench_check_stage>, me: Int,
-        quota: UInt64, dice: SplitMix64, access: Access, forges: Bool, passes: Bool
+        quota: UInt64, dice: SplitMix64, access: Access, forges: Bool, passes: Bool,
+        releasesPublished: Bool
     ) {
         self.peer = peer
         self.stage = stage
@@ -61,6 +66,7 @@ struct CheckActor: ~Copyable {
         self.access = access
         self.forges = forges
         self.passes = passes
+        self.releasesPublished = releasesPublished
         mine = bench_check_peer_at(stage, UInt32(me))
         recorder = bench_check_recorder(stage, UInt32(me))
     }
@@ -72,6 +78,7 @@ struct CheckActor: ~Copyable {
     mutating func gather(places count: Int) throws {
         for place in 0..<count { try addPlace(place) }
         for _ in 0..<4 { secrets.append(try makeNode(isSecret: true)) }
+        for _ in 0..<3 { privates.append(try makeNode(isSecret: true)) }
         mine.pointee.phase = BENCH_CHECK_GATHER.rawValue
     }
 
@@ -142,6 +149,7 @@ struct CheckActor: ~Copyable {
     }
 
     private mutating func letGo() throws {
+        if !privateHandles.isEmpty { try cross() }
         while !handles.isEmpty {
             let before = handles.count
             try dropSeveral(8)
@@ -161,11 +169,9 @@ struct CheckActor: ~Copyable {
     private mutating func act() throws {
         steps += 1
         if steps % 1024 == 0 { report() }
-        for _ in 0..<roll(6) where try !tryReceive() { break }
-        if noneLeft {
-            // Further notices of that kind may wait: some of them are to be withdrawn.
-            noneLeft = false
-            for secret in secrets where roll(2) == 0 { try holdOwn(secret) }
+        for _ in 0..<roll(6) {
+            guard try tryReceive() else { break }
+            if noneLeft { try crossBack() }
         }
         switch handles.count < 8 ? 995 : roll(1000) {
         case 0..<560: try sendOne()
@@ -178,6 +184,7 @@ struct CheckActor: ~Copyable {
         case 977..<980: try holdOwn(secrets[roll(secrets.count)])
         case 980..<984 where forges: try forge()
         case 985: try releaseNode()
+        case 986..<988: try cross()
         case 994...: try lookUp()
         default: sched_yield()
         }

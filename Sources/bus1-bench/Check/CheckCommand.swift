@@ -42,6 +42,9 @@ struct CheckCommand: ParsableCommand {
     @Option(help: "Slots of each ring, a power of two from 16 on.")
     var slots = 256
 
+    @Flag(help: "Also release nodes that are published, while others look them up.")
+    var releasePublished = false
+
     @Option(help: "Keep the histories in this file.")
     var trace: String?
 
@@ -70,7 +73,8 @@ struct CheckCommand: ParsableCommand {
     private func runAndJudge() throws {
         var plan = CheckPlan(
             transactions: transactions, processes: processes, nodes: nodes, users: users,
-            isolation: isolation, kills: kills, seed: seed, slots: slots)
+            isolation: isolation, kills: kills, seed: seed, slots: slots,
+            releasesPublished: releasePublished)
         if users > 1 && getuid() != 0 {
             print("users: skipped, since only root can become others")
             plan.users = 1

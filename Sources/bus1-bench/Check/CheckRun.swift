@@ -14,6 +14,7 @@ struct CheckPlan: Sendable {
     var slots = 256
     var forges = true
     var passes = true
+    var releasesPublished = false
 
     var placesEach: Int { max(1, nodes / processes) }
 }
@@ -168,6 +169,7 @@ final class CheckRun {
             "\(plan.seed &* 1000 &+ UInt64(peer))", "--slots", "\(plan.slots)",
         ]
         if plan.forges && peer == 0 { arguments.append("--forges") }
+        if plan.releasesPublished { arguments.append("--releases-published") }
         if plan.passes { arguments.append("--passes") }
         var pointers = arguments.map { strdup($0) }
         pointers.append(nil)

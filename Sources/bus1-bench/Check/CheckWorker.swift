@@ -20,6 +20,7 @@ struct CheckWorker: ParsableCommand {
     @Option var slots: Int
     @Flag var forges = false
     @Flag var passes = false
+    @Flag var releasesPublished = false
 
     func run() throws {
         guard bench_worker_settle(parent) == 0,
@@ -33,7 +34,8 @@ struct CheckWorker: ParsableCommand {
             var actor = CheckActor(
                 peer: peer, stage: stage, me: self.peer, quota: quota,
                 dice: SplitMix64(state: seed), access: user == 0 ? .sameUser : .anyone,
-                forges: forges, passes: passes)
+                forges: forges, passes: passes,
+                releasesPublished: releasesPublished)
             try actor.gather(places: places)
             try actor.run()
         } catch {
