@@ -364,6 +364,8 @@ struct NodeTable: @unchecked Sendable {
 
     func node(of number: UInt32) -> UInt64 { memory.entries[Int(number)].node }
 
+    func key(of number: UInt32) -> GrantKey { memory.records[Int(number)].key }
+
     func marks(of number: UInt32) -> GrantRecord.Marks { memory.records[Int(number)].marks }
 
     /// Whether a message under this grant with this effective stamp is still delivered.

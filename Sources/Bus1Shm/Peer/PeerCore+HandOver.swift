@@ -23,7 +23,7 @@ extension PeerCore {
     func ownNode(behind entry: UnsafeMutablePointer<HandleEntry>, _ link: Link) -> NodeID? {
         let number = shmring_load_relaxed_u32(entry.pointer(to: \.grant)!)
         guard number < PeerHot.grantsMax else {
-            return nodeID(named: number, by: link) ?? nodeID(of: entry.pointee.key, by: link)
+            return nodeID(of: entry.pointee.key, named: number, by: link)
         }
         return nodes.withLock { NodeID(rawValue: $0.node(of: number)) }
     }
@@ -88,8 +88,8 @@ extension PeerCore {
             let index = try other.indexOfLink(to: ownPeer)
             let back = other.links[index]
             guard
-                let node = other.nodeID(named: entry.pointee.grant, by: back)
-                    ?? other.nodeID(of: entry.pointee.key, by: back)
+                let node = other.nodeID(
+                    of: entry.pointee.key, named: entry.pointee.grant, by: back)
             else { throw Bus1Error.nodeReleasedToSend }
             return try other.makeOwnHandle(node)
         }

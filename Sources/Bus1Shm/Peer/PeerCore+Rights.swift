@@ -76,13 +76,27 @@ extension PeerCore {
         }
     }
 
-    /// The same by its key: the record that binds it may not have been received yet.
-    func nodeID(of key: GrantKey, by link: Link) -> NodeID? {
-        nodes.withLock { table in
-            table.unboundGrant(key, link: link.index).map {
-                NodeID(rawValue: table.node(of: $0))
+    /// The own node to which a grant leads that the link's peer knows by a key, and calls so. The record that binds it
+    /// may not have been received yet, nor the one that ends what was called so before: only the key tells which grant
+    /// is meant.
+    func nodeID(of key: GrantKey, named number: UInt32, by link: Link) -> NodeID? {
+        let find = { [self] in
+            nodes.withLock { table -> NodeID? in
+                if let grant = table.unboundGrant(key, link: link.index) {
+                    return NodeID(rawValue: table.node(of: grant))
+                }
+                guard let ring = ringPlace(of: link),
+                    let grant = table.grant(
+                        named: number, sender: link.itsIndex, ring: ring, link: link.index),
+                    table.key(of: grant) == key
+                else { return nil }
+                return NodeID(rawValue: table.node(of: grant))
             }
         }
+        if let node = find() { return node }
+        // That it was given at all may be unread, too.
+        try? readAllEvents()
+        return find()
     }
 
     func ringPlace(of link: Link) -> UInt32? {
