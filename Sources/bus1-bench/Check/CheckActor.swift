@@ -303,7 +303,8 @@ struct CheckActor: ~Copyable {
             hold(id, number)
             if forges && isVictim(number >> 14) { victims[number >> 14] = id }
         } catch {
-            guard error.code == .timedOut else { throw error }
+            // Nobody offers it any more.
+            guard error.code == .timedOut || error.code == .nodeReleased else { throw error }
         }
     }
 
