@@ -120,8 +120,13 @@ extension PeerCore {
                 value, UInt64(index))
             guard result == 0 else { return result }
         }
+        // Committed, and perhaps not copied to the dead one's outbox yet: the name belongs to this stamp.
+        let named =
+            value != 0 && value >> 62 == 0
+            ? linkOfPeer[PeerID(rawValue: UInt32(truncatingIfNeeded: dead))] : nil
         for link in links where !link.isDead && !link.isDeathWatched {
-            let stamp = shmring_load_acquire(UnsafeMutablePointer(mutating: link.dead))
+            var stamp = shmring_load_acquire(UnsafeMutablePointer(mutating: link.dead))
+            if stamp == 0, let named, link.index == named { stamp = value }
             guard stamp != 0 else { continue }
             link.isDeathWatched = true
             let result = shmring_inbox_watch(
