@@ -85,6 +85,8 @@ public struct Notice: Sendable {
     public let stamp: Stamp
     /// True when the next notice or message of this peer belongs to the same transaction.
     public let moreFollow: Bool
+    /// Of `noHandles`: which time the last handle went, so that an earlier time's notice is not told.
+    let crossing: UInt64
 }
 
 /// What a peer receives.

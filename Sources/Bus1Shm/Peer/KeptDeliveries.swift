@@ -97,6 +97,13 @@ extension PeerCore {
     /// Takes what was kept first. nil: nothing is.
     func takeKept() -> Delivery? {
         defer { holdInbox() }
-        return kept.takeFirst()
+        while let first = kept.first {
+            if case .notice(let notice) = first, !confirms(notice) {
+                _ = kept.takeFirst()
+                continue
+            }
+            return kept.takeFirst()
+        }
+        return nil
     }
 }

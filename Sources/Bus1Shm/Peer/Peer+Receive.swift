@@ -104,13 +104,17 @@ extension PeerCore {
         while true {
             let cell = hot.pointee.arena.pointee.current!
             let message = shmring_cell_message(cell)!
+            var hasMore = false
             switch result {
             case 0:
-                if let message = try acceptSlowly(cell) { return .message(message) }
+                hasMore = shmring_message_has_more(message)
+                if let message = try acceptSlowly(cell) { return behindNotices(message) }
                 // What the program does not see is not counted.
                 inbox.pointee.sequence &-= 1
             case Int32(SHMRING_NOTICE.rawValue):
+                hasMore = shmring_message_has_more(message)
                 take(watched: inbox.pointee.notice_kind, inbox.pointee.notice_cookie, message)
+            case Int32(SHMRING_E_EMPTY.rawValue) where !notices.isEmpty: break
             case Int32(SHMRING_E_EMPTY.rawValue):
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
                 {
@@ -135,6 +139,11 @@ extension PeerCore {
             default:
                 throw Bus1Error(result: result, "receive")
             }
+            if hasMore, !notices.isEmpty {
+                // The rest of the transaction is there: only then the last of its notices is known.
+                result = shmring_inbox_take(inbox, message)
+                continue
+            }
             if let notice = nextNotice() {
                 holdInbox()
                 return .notice(notice)
@@ -151,6 +160,15 @@ extension PeerCore {
                 result = shmring_inbox_take(inbox, message)
             }
         }
+    }
+
+    /// A message that was accepted: behind the notices of the same transaction that were taken before it.
+    private func behindNotices(_ message: consuming Message) -> Delivery {
+        if notices.isEmpty { return .message(message) }
+        let stamp = message.stamp
+        while let notice = nextNotice(before: stamp) { kept.append(.notice(notice)) }
+        kept.append(.message(message))
+        return takeKept()!
     }
 
     /// What a peer does beside receiving, when it does not find a message at once.

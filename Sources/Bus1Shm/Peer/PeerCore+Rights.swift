@@ -9,8 +9,6 @@ struct QueuedNotice {
     let stamp: UInt64
     /// Of `noHandles`: which time the last holder went.
     let crossing: UInt64
-    /// What follows in the inbox belongs to the same transaction.
-    var hasMore = false
 
     init(_ kind: Notice.Kind, _ stamp: UInt64, crossing: UInt64 = 0) {
         self.kind = kind
@@ -264,14 +262,25 @@ extension PeerCore {
     }
 
     /// The next notice that still says what is so.
-    func nextNotice() -> Notice? {
+    ///
+    /// - Parameter next: of a message that comes behind all of them.
+    func nextNotice(before next: Stamp? = nil) -> Notice? {
         dropWithdrawn()
         guard !notices.isEmpty else { return nil }
         let notice = notices.removeFirst()
         dropWithdrawn()
-        let moreFollow = notices.first.map { $0.stamp == notice.stamp } ?? notice.hasMore
+        let nextStamp = notices.first?.stamp ?? next?.rawValue
         return Notice(
-            kind: notice.kind, stamp: Stamp(rawValue: notice.stamp), moreFollow: moreFollow)
+            kind: notice.kind, stamp: Stamp(rawValue: notice.stamp),
+            moreFollow: nextStamp == notice.stamp, crossing: notice.crossing)
+    }
+
+    /// False: a notice that was kept for later has been withdrawn since.
+    func confirms(_ notice: Notice) -> Bool {
+        nodes.withLock {
+            $0.confirms(
+                QueuedNotice(notice.kind, notice.stamp.rawValue, crossing: notice.crossing))
+        }
     }
 
     /// Afterwards the first of the queue, if there is one, is to be told.

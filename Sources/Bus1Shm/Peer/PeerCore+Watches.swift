@@ -156,7 +156,6 @@ extension PeerCore {
     /// Something watched is next in the order.
     func take(watched kind: UInt32, _ cookie: UInt64, _ message: UnsafePointer<shmring_message>) {
         let stamp = message.pointee.stamp
-        let hasMore = shmring_message_has_more(message)
         switch kind {
         case SHMRING_WATCH_RELEASE.rawValue:
             watched.remove(cookie)
@@ -171,7 +170,6 @@ extension PeerCore {
             applyDeath(Int(cookie), at: stamp)
         default: break
         }
-        if hasMore, !notices.isEmpty { notices[notices.count - 1].hasMore = true }
     }
 
     private func applyDrop(_ linkIndex: Int, _ index: Int, at stamp: UInt64) {

@@ -39,7 +39,9 @@ extension ProcessTests {
             #expect(ids.count == peers)
             let closers = (0..<threads).map { thread in
                 TestThread {
-                    for i in stride(from: thread, to: peers, by: threads) { children[i].peer.core.close() }
+                    for i in stride(from: thread, to: peers, by: threads) {
+                        children[i].peer.core.close()
+                    }
                 }
             }
             var told: [HandleID: Int] = [:]

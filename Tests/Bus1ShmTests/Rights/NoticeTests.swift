@@ -94,6 +94,54 @@ struct NoticeTests {
         #expect(last[0].stamp > first.stamp)
     }
 
+    @Test("N3: a notice that was put aside for later is withdrawn, too")
+    func withdrawnAside() throws {
+        let pair = try OwnerAndHolder()
+        let other = try pair.owner.makeNode()
+        let way = try pair.owner.give(other, to: pair.holder)
+        try pair.holder.release(try pair.give())
+        try pair.holder.trySend(UInt64(1), to: way)
+        #expect(try pair.owner.receive(on: other).load(as: UInt64.self) == 1)
+        let again = try pair.give()
+        #expect(try pair.owner.everything() == [])
+        try pair.holder.release(again)
+        #expect(try pair.owner.everything().map(\.kind) == [.noHandles(pair.node.id)])
+    }
+
+    @Test("N7: notices and a message of one transaction: all but the last say that more follow")
+    func mixed() throws {
+        let pair = try OwnerAndHolder()
+        let inHolder = try pair.holder.makeNode()
+        let theirs = try pair.holder.give(inHolder, to: pair.owner)
+        let kept = try pair.give()
+        let ids = [try pair.give(), try pair.give()]
+        // A node and two handles, of which neither is the last: one notice, and nothing follows it.
+        var one = pair.holder.transaction()
+        one.release(inHolder)
+        for id in ids { one.release(try held(pair.holder.adopt(id))) }
+        let stamp = try one.commit()
+        #expect(
+            try pair.owner.everything() == [.notice(.nodeReleased(theirs), stamp, more: false)])
+        // A message, a node and the last handle.
+        let second = try pair.holder.makeNode()
+        let others = try pair.holder.give(second, to: pair.owner)
+        let more = try pair.owner.makeNode()
+        let way = try pair.owner.give(more, to: pair.holder)
+        var two = pair.holder.transaction()
+        try two.send(UInt64(7), to: way)
+        two.release(second)
+        two.release(try held(pair.holder.adopt(kept)))
+        let later = try two.commit()
+        let told = try pair.owner.everything()
+        #expect(told.count == 3)
+        #expect(told.first == .message(7, later, more: true))
+        #expect(
+            Set(told.compactMap(\.kind))
+                == [.nodeReleased(others), .noHandles(pair.node.id)])
+        #expect(told.allSatisfy { $0.stamp == later })
+        #expect(told.map(\.more) == [true, true, false])
+    }
+
     @Test("N4: a new handle, its release, and a notice again, any number of times")
     func again() throws {
         let pair = try OwnerAndHolder()
