@@ -1,6 +1,8 @@
+import CShmRing
 import Testing
 
 @testable import Bus1Shm
+@testable import Bus1TestSupport
 
 @Suite(.timeLimit(.minutes(1)))
 struct TransferTests {
@@ -100,5 +102,57 @@ struct TransferTests {
         #expect(pair.owner.core.refused == 600)
         try pair.holder.trySend(UInt64(2), to: id)
         #expect(try pair.owner.everything().map(\.number) == [2])
+    }
+
+    @Test("T6: what no honest holder says about rights changes nothing")
+    func whatNoHonestHolderSaysChangesNothing() throws {
+        var dice = Dice()
+        let pair = try OwnerAndHolder()
+        let stranger = try Peer(on: pair.test.bus)
+        let id = try pair.give()
+        let other = try pair.owner.makeNode()
+        // The attacker holds nothing but a handle to another node, which it may misuse as it likes.
+        let way = try pair.owner.give(other, to: stranger)
+        guard let entry = stranger.entry(way) else { throw PeerTestFailure("no handle") }
+        let peers = [
+            pair.owner.core.ownPeer.rawValue, pair.holder.core.ownPeer.rawValue,
+            stranger.core.ownPeer.rawValue, 0, 4711, .max,
+        ]
+        for _ in 0..<5000 {
+            let number = { () -> UInt32 in
+                switch dice.next() % 4 {
+                case 0: UInt32(dice.next() % 8)
+                case 1: UInt32(dice.next() % 8) | 1 << 31
+                case 2: .max - UInt32(dice.next() % 20)
+                default: UInt32(truncatingIfNeeded: dice.next())
+                }
+            }
+            var records: [ControlRecord] = []
+            for _ in 0..<(dice.next() % 4) {
+                var record = ControlRecord(
+                    .release, number: number(), first: peers[Int(dice.next() % 6)],
+                    second: number())
+                record.rawKind = UInt32(dice.next() % 6)
+                // Its own handle stays: what it does with that is its own business.
+                if record.kind == .release, record.number == entry.pointee.grant { continue }
+                if record.kind == .handOver, record.second == entry.pointee.grant { continue }
+                records.append(record)
+            }
+            var length = UInt64(records.count * 16)
+            if dice.next() % 8 == 0, length > 0 { length -= dice.next() % 15 }
+            var stamp: UInt64 = 0
+            let sent = records.withUnsafeBytes { bytes in
+                shmring_producer_send(
+                    entry.pointee.producer, stranger.core.clock, ReservedGrant.control, 0,
+                    bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 16), length, &stamp)
+            }
+            #expect(sent == 0, "seed \(dice.seed)")
+            #expect(try pair.owner.tryReceive() == nil, "seed \(dice.seed)")
+        }
+        #expect(pair.owner.core.refused > 1000)
+        try pair.holder.trySend(UInt64(3), to: id)
+        #expect(try pair.owner.everything().map(\.number) == [3])
+        try pair.holder.release(id)
+        #expect(try pair.owner.everything().map(\.kind) == [.noHandles(pair.node.id)])
     }
 }
