@@ -19,6 +19,8 @@ struct Bus1Transport: Transport {
         equipment: [Equipment], state: (any Sendable)?
     ) {
         let host = try BusHost()
+        // Other users must find the socket.
+        if shape.otherUser { chmod(host.directoryPath, 0o755) }
         let one = Equipment(fds: [], address: host.bus.path)
         return (Array(repeating: one, count: shape.senders + shape.receivers), host)
     }
@@ -76,6 +78,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
 
     init(_ post: Post) throws {
         self.post = post
+        if post.shape.otherUser && post.role == .sender && post.index > 0 {
+            try BenchError.check(bench_check_become(61001, getppid()), "becoming another user")
+        }
         bus = Bus(path: post.address)
         var options = Peer.Options()
         if post.options["spin"] == 1 { options.spin = .seconds(3600) }
@@ -83,7 +88,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         sleepsOnDescriptor = post.options["event"] == 1
         peer = try Peer(on: bus, options)
         node = try peer.makeNode()
-        try peer.publish(node, as: "\(post.role.rawValue)-\(post.index)")
+        try peer.publish(
+            node, as: "\(post.role.rawValue)-\(post.index)",
+            to: post.shape.otherUser ? .anyone : .sameUser)
         let shape = post.shape
         scratch = .allocate(
             byteCount: max(64, shape.payloadBytes * (shape.workload == .large ? 1 : shape.batch)),
@@ -368,6 +375,11 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         case ("released-handle", _): return try takeUntilLast()
         case ("forged-node", .send), ("forged-node", .ping): return try sendForged()
         case ("forged-node", _): return try takeUntilLast(isJudge: true)
+        case ("flood", .send), ("busy", .send):
+            return post.index == 0 ? try workBesideFlood() : try flood(really: name == "flood")
+        case ("flood", _), ("busy", _): return try receiveFlood()
+        case ("close-thousand", .send): return try closeThousand()
+        case ("close-thousand", _): return [:]
         case ("multicast-turns", .send): return try multicastTurns()
         case ("hand-over-own", .send): return try handOverTurns(ofOwn: true)
         case ("hand-over-foreign", .send): return try handOverTurns(ofOwn: false)

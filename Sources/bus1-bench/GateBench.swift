@@ -86,6 +86,28 @@ final class GateBench {
         return .count(figure * scale, note: note ?? "")
     }
 
+    /// A ratio of what two probes say, by turns.
+    func probes(
+        _ name: String, over other: String, _ shape: Shape, _ value: String, note: String = ""
+    ) throws -> Finding {
+        let (found, reason) = try onBus1(shape) { transport, variant -> Finding in
+            let crew = try Crew(senders: shape.senders, receivers: shape.receivers)
+            let channel = try crew.open(transport, shape, variant)
+            _ = try crew.probe(channel, name)
+            var ratios: [Double] = []
+            for round in 1...options.rounds {
+                progress("\(name), round \(round) of \(options.rounds)")
+                let this = try crew.probe(channel, name)
+                let that = try crew.probe(channel, other)
+                guard let this = this[value], let that = that[value] else { continue }
+                ratios.append(this / that)
+            }
+            progress.clear()
+            return .values(ratios, tries: options.rounds, nil, note: note)
+        }
+        return found ?? .missing(reason)
+    }
+
     /// A ratio of two things that one process does by turns: one probe a round, which says `ratio` and, in
     /// ns, `this_ns` and `that_ns`.
     func turns(_ name: String, _ shape: Shape) throws -> Finding {

@@ -1,3 +1,5 @@
+import Glibc
+
 /// Every row that bus1 must show and that is a measurement, with its target.
 ///
 /// What the probes return, both ends asked at the same time:
@@ -6,6 +8,9 @@
 ///   `left_bytes`, shared memory still there 100 ms after the payload was given back.
 /// - `released-handle`: `refused` 1 when, in the middle of a run, the send after the handle's release
 ///   failed.
+/// - `flood`, `busy`: `per_us`, messages that the first sender sent each us beside the second, which
+///   floods the same receiver as another user, or keeps the processor as busy without the bus.
+/// - `close-thousand`: `seconds` from the begin of the closing to the last of exactly 1,000 notices.
 /// - `forged-node`: `refused` 1 when a slot with a forged node ID was not delivered.
 let gateRows: [GateRow] = [
     GateRow("round trip 8 B, spinning", .atMost(2), "x raw cache line", nearOnly: true) {
@@ -75,6 +80,14 @@ let gateRows: [GateRow] = [
     GateRow("a cycle that passes another's handle", .atMost(4), "x the cycle without") {
         try $0.turns("hand-over-foreign", stream(8))
     },
+    GateRow("throughput beside another user's flood", .atLeast(0.8), "x beside as busy a process") {
+        try $0.probes(
+            "flood", over: "busy", floodedPair, "per_us",
+            note: floodedPair.otherUser ? "UID 61001 floods" : "one user: not root")
+    },
+    GateRow("1,000 peers with 100 handles each, closed", .atMost(10), "s to 1,000 notices") {
+        try $0.probe("close-thousand", stream(8), "seconds")
+    },
     GateRow("system calls a message, spinning", .atMost(0), "") { try $0.systemCalls() },
     GateRow("allocations a message, spinning", .atMost(0), "") { try $0.allocations() },
     GateRow("page faults of a run after a warm-up", .atMost(0), "") { try $0.pageFaults() },
@@ -132,6 +145,15 @@ private func manySenders(_ count: Int) -> [Entrant] {
     many.senders = count
     return [("bus1", many), ("bus1", stream(64))]
 }
+
+/// The second sender floods the receiver of the first; it shares the first one's core, if there are two.
+private let floodedPair: Shape = {
+    var shape = stream(8)
+    shape.workload = .manySenders
+    shape.senders = 2
+    shape.otherUser = geteuid() == 0
+    return shape
+}()
 
 /// Rare messages, so that both sides sleep at every one.
 private let parked: [Entrant] = ["bus1", "futex"].map {

@@ -31,6 +31,8 @@ struct Shape: Codable, Hashable, Sendable {
     var slotBytes = 64
     /// Peers that were introduced to the receiver and say nothing.
     var idlePeers = 0
+    /// Senders after the first are another user. Only as root.
+    var otherUser = false
     /// Time between intended starts of a paced ping-pong; 0: as fast as it goes.
     var intervalNs = 0
 
