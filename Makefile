@@ -9,7 +9,7 @@ SHELL := /bin/bash
 HAVE = $$(tools/have)
 BENCH := .build/release/bus1-bench
 
-.PHONY: help bench test build rivals compare format clean
+.PHONY: help bench test build rivals compare mutants format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ rivals: ## Install the rivals' libraries and build the release with them.
 
 compare: ## Measure this tree against BASE=<commit>, interleaved.
 	@tools/compare "$(BASE)"
+
+mutants: ## Make small mistakes in the code, one at a time: the tests must see each. Some minutes.
+	@tools/mutants
 
 format: ## Format the Swift sources, and wrap C comments, in place.
 	@git ls-files "*.swift" | xargs swift format -i

@@ -97,6 +97,7 @@ static void a_message_behind_unwritten_slots_is_found_some_calls_later(void)
     }
 }
 
+/* O1: a message that was sent before another one was begun comes before it. */
 static void what_was_written_meanwhile_goes_before_what_was_sent_after_it(void)
 {
     struct fixture f;

@@ -81,6 +81,7 @@ static uint64_t past(const struct fixture *f)
     return shmring_clock_now(&f->clock) - 1000000;
 }
 
+/* O3: two transactions come in one order, wherever their slots stand. */
 static void multicasts_are_delivered_by_stamp_and_not_by_position(void)
 {
     struct fixture f;
@@ -100,6 +101,7 @@ static void multicasts_are_delivered_by_stamp_and_not_by_position(void)
     tear_down(&f);
 }
 
+/* O5: nobody gets ahead of a part of a transaction of which he has seen another. */
 static void a_unicast_behind_a_multicast_goes_first_when_its_stamp_is_lower(void)
 {
     struct fixture f;
@@ -132,6 +134,7 @@ static void only_what_was_pending_in_the_look_is_waited_for(void)
     tear_down(&f);
 }
 
+/* O2, O5: what was sent after a part of a transaction had been seen comes after all of it. */
 static void a_commit_word_pending_in_one_ring_holds_back_the_other_rings(void)
 {
     struct fixture f;
@@ -264,6 +267,7 @@ static void a_batch_written_while_a_look_reads_it_keeps_its_order(void)
     tear_down(&f);
 }
 
+/* O3, O6: equal clock readings are one order, too. */
 static void multicasts_of_equal_stamps_stand_in_one_order_at_every_receiver(void)
 {
     for (uint32_t many = 0; many < 2; many++) {
@@ -284,6 +288,7 @@ static void multicasts_of_equal_stamps_stand_in_one_order_at_every_receiver(void
     }
 }
 
+/* O3, O6: the same, of one sender. */
 static void two_lanes_of_one_peer_with_equal_stamps_stand_in_one_order_too(void)
 {
     struct fixture f;

@@ -84,6 +84,7 @@ static void a_transaction_reaches_every_destination_with_one_stamp(void)
     tear_down(&f);
 }
 
+/* S2: all destinations or none. */
 static void a_full_destination_means_that_nothing_has_happened_anywhere(void)
 {
     struct fixture f;

@@ -163,10 +163,12 @@ struct QuotaChecklist {
         #expect(code { try peer.room(for: .bytes, until: .after(.seconds(5))) } == nil)
     }
 
-    @Test("Q3: what an operation needs of several resources is charged together, or not at all")
-    func together() throws {
+    @Test(
+        "Q3: what an operation needs of several resources is charged together, or not at all",
+        arguments: [2, 3])
+    func together(most: Int) throws {
         var limits = Bus.Limits()
-        limits.linksOfUser = 2
+        limits.linksOfUser = UInt32(most)
         let test = TestBus(limits: limits)
         defer { withExtendedLifetime(test) {} }
         let a = try Peer(on: test.bus)
@@ -177,8 +179,10 @@ struct QuotaChecklist {
         let c = try Peer(on: test.bus)
         for _ in 0..<3 {
             let refused = refusal { _ = try a.give(node, to: c) }
-            #expect(refused == .init(resource: .links, used: 2, limit: 2, account: a.account))
+            #expect(
+                refused == .init(resource: .links, used: most, limit: most, account: a.account))
         }
+        // With room for one side, that was not kept.
         #expect(try a.used(.links) == 2)
         b.close()
         #expect(try a.used(.links) == 0)

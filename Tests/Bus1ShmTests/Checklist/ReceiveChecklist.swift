@@ -195,6 +195,19 @@ struct ReceiveChecklist {
         #expect(try loop.peer.tryReceive() == nil)
     }
 
+    @Test("V6: one node after the other is taken from, each in its order")
+    func selectingInTurn() throws {
+        let loop = try Loop(3)
+        for value in 0..<30 { try loop.send(UInt64(value), to: value % 3) }
+        for index in [2, 1, 0] {
+            for value in stride(from: index, to: 30, by: 3) {
+                let message = try loop.peer.tryReceive(on: loop.nodes[index].node)
+                #expect(try message?.load(as: UInt64.self) == UInt64(value))
+            }
+        }
+        #expect(try loop.peer.tryReceive() == nil)
+    }
+
     @Test("V6: a receive on one node waits for it, while others come")
     func selectingWaits() throws {
         let loop = try Loop(2)

@@ -49,6 +49,8 @@ struct SeedChecklist {
         let foreign = try other.makeNode(tag: 2)
         let toOwn = try peer.makeHandle(to: own)
         let toForeign = try held(peer.adopt(try other.give(foreign, to: peer)))
+        // What an earlier seed held goes with it.
+        try peer.setSeed([0].span.bytes, passing: [toForeign.id])
         try peer.setSeed([1].span.bytes, passing: [toOwn.id, toForeign.id])
         // The seed's are its own, too.
         toOwn.release()

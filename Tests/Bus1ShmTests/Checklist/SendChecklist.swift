@@ -149,6 +149,14 @@ struct SendChecklist {
             #expect(code { try loop.peer.send(long.span.bytes, to: both) } != nil)
             #expect(code { try loop.peer.send(long.span.bytes, to: [gone]) } != nil)
             #expect(code { _ = try loop.peer.loan(2 << 20) } != nil)
+            // What was prepared for the first is taken back when the second is refused.
+            var transaction = loop.peer.transaction()
+            try transaction.send(long.span.bytes, to: both[0])
+            try transaction.send([1].span.bytes, to: both[1])
+            do {
+                try transaction.commit(until: .now)
+                Issue.record("sent to a handle that is gone")
+            } catch { #expect(error.code == .noSuchHandle) }
         }
         // Full: neither a position nor memory is lost by trying.
         while try loop.peer.trySend(UInt64(1), to: loop.handle) != nil {}
@@ -168,7 +176,7 @@ struct SendChecklist {
         // One slot held the end of the handle that is gone.
         #expect(count >= 13)
         for _ in 0..<30 {
-            try loop.peer.send(long.span.bytes, to: loop.handle)
+            try loop.peer.send(long.span.bytes, to: loop.handle, until: .after(.seconds(5)))
             #expect(try loop.peer.nextMessage().byteCount == long.count)
         }
     }

@@ -142,6 +142,22 @@ struct NoticeTests {
         #expect(told.map(\.more) == [true, true, false])
     }
 
+    @Test("N3: a notice that waits behind another of a death is withdrawn by a new holder")
+    func withdrawnInTheQueue() throws {
+        let pair = try OwnerAndHolder()
+        let third = try Peer(on: pair.test.bus)
+        let other = try pair.owner.makeNode()
+        _ = try pair.give()
+        _ = try pair.owner.give(other, to: pair.holder)
+        pair.holder.core.close()
+        let first = try pair.owner.nextNotice()
+        let second = first.kind == .noHandles(pair.node.id) ? other.id : pair.node.id
+        let again = try pair.owner.core.grant(second, to: third.core)
+        #expect(try pair.owner.tryReceive() == nil)
+        try third.release(again)
+        #expect(try pair.owner.everything().map(\.kind) == [.noHandles(second)])
+    }
+
     @Test("N4: a new handle, its release, and a notice again, any number of times")
     func again() throws {
         let pair = try OwnerAndHolder()
