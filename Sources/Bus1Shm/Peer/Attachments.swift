@@ -67,6 +67,8 @@ final class Attachments: @unchecked Sendable {
     func take(_ index: Int) -> HandleID? {
         guard case .handle(let id, _) = items[index] else { return nil }
         items[index] = .taken
+        // Mostly the message is at its end then.
+        charge?.expectEnd()
         return id
     }
 

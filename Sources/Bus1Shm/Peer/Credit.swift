@@ -56,6 +56,9 @@ extension Link {
         return result == 0 ? nil : shortage
     }
 
+    /// A charge comes soon.
+    func expectCharge() { shmring_credit_prefetch(itsControl, boardOut) }
+
     /// It was not sent after all.
     func takeBack(_ charge: CreditCharge) {
         guard !charge.isEmpty else { return }
@@ -112,6 +115,11 @@ struct ReceivedCharge: ~Copyable, @unchecked Sendable {
     final class Box {
         private let charge: ReceivedCharge
         init(_ charge: consuming ReceivedCharge) { self.charge = charge }
+    }
+
+    /// The message ends soon.
+    borrowing func expectEnd() {
+        if !charge.isEmpty { shmring_allowance_prefetch(ring.allowance, link.boardIn) }
     }
 
     deinit {

@@ -36,10 +36,8 @@ extension LaneState {
         reserveBodies(1 + Self.fewMax)
         reserveLegs(1 + Self.fewMax)
         var few = Few()
-        let charge = CreditCharge(handles: passing.count)
-        // The general way says what is missing, or waits for it.
-        guard link.charge(charge) == nil else { return nil }
-        few.charge = charge
+        // What the receiver gave back last is on its way while the grants are made.
+        link.expectCharge()
         do throws(Bus1Error) {
             for i in 0..<passing.count {
                 guard let record = try attach(passing[i], for: link, &few) else {
@@ -53,6 +51,13 @@ extension LaneState {
             undo(few, link)
             throw error
         }
+        let charge = CreditCharge(handles: passing.count)
+        guard link.charge(charge) == nil else {
+            // The general way says what is missing, or waits for it.
+            undo(few, link)
+            return nil
+        }
+        few.charge = charge
         bodies.storeBytes(
             of: AttachmentHeader(
                 handleCount: UInt16(passing.count), descriptorCount: 0, marks: []),

@@ -332,6 +332,11 @@ SHMRING_INLINE int shmring_inbox_take(struct shmring_inbox *inbox, struct shmrin
         inbox->empty_run += 7;
         for (int i = 0; i < SHMRING_STREAM_PAUSES; i++)
             shmring_pause();
+        /* One message at most in all that time: no stream, but somebody who waits for answers, and
+         * whom further pauses would delay each time. */
+        uint64_t second = ring->next + 1;
+        if (shmring_consumer_header(ring, second) >> SHMRING_POSITION_SHIFT != second)
+            inbox->streak = 0;
     }
     uint64_t next = ring->next;
     uint64_t header = shmring_consumer_header(ring, next);
