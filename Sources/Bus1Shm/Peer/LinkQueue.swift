@@ -50,22 +50,26 @@ struct LinkQueue {
 
     /// No message will name these: the sender says so behind every message that it sent before.
     mutating func abandon(_ attempts: [Attempt], at end: Int32) {
-        look(at: end)
         for attempt in attempts where !expected.contains(attempt) {
-            if let index = firstIndex(of: attempt) { entries[index].isDone = true }
+            if let index = firstIndex(of: attempt, at: end) { entries[index].isDone = true }
         }
         dropDecided(at: end)
     }
 
-    private func firstIndex(of attempt: Attempt) -> Int? {
-        entries.firstIndex {
-            !$0.isDone && $0.packet?.kind == .descriptors && $0.packet?.attempt == attempt
+    /// Looks no further than where it stands.
+    private mutating func firstIndex(of attempt: Attempt, at end: Int32) -> Int? {
+        let isIt = { (entry: Entry) in
+            !entry.isDone && entry.packet?.kind == .descriptors && entry.packet?.attempt == attempt
         }
+        if let index = entries.firstIndex(where: isIt) { return index }
+        look(at: end, until: attempt)
+        return entries.last.map(isIt) == true ? entries.count - 1 : nil
     }
 
     /// The message is gone, and nobody has asked.
     mutating func forget(_ attempt: Attempt, at end: Int32) {
         expected.remove(attempt)
+        _ = firstIndex(of: attempt, at: end)
         dropDecided(at: end)
     }
 
@@ -75,6 +79,7 @@ struct LinkQueue {
     /// Nothing follows any more.
     mutating func finish(at end: Int32) {
         isFinished = true
+        look(at: end)
         dropDecided(at: end)
     }
 
@@ -110,8 +115,8 @@ struct LinkQueue {
             // There was no room for the socket itself.
             throw Bus1Error(.system, "take a link's socket", errno: EMFILE)
         }
-        look(at: end)
-        guard !isBroken, expected.contains(attempt), let index = firstIndex(of: attempt) else {
+        guard expected.contains(attempt), let index = firstIndex(of: attempt, at: end), !isBroken
+        else {
             throw Bus1Error(.severed, "take a descriptor")
         }
         return index
@@ -154,8 +159,8 @@ struct LinkQueue {
         return descriptors
     }
 
-    /// Takes note of what has come.
-    private mutating func look(at end: Int32) {
+    /// Takes note of what has come, up to the packet that is wanted.
+    private mutating func look(at end: Int32, until wanted: Attempt? = nil) {
         while !isBroken, entries.count < Self.entriesMax {
             var packet = LinkPacket(kind: .retired, segment: 0)
             let length = bus1_sys_link_look(end, byteCount, &packet, MemoryLayout<LinkPacket>.size)
@@ -168,6 +173,7 @@ struct LinkQueue {
             let isWhole = length == MemoryLayout<LinkPacket>.size && packet.kind != nil
             entries.append(Entry(packet: isWhole ? packet : nil, length: length))
             byteCount += length
+            if let wanted, isWhole, packet.kind == .descriptors, packet.attempt == wanted { return }
         }
     }
 
@@ -180,7 +186,6 @@ struct LinkQueue {
     }
 
     private mutating func dropDecided(at end: Int32) {
-        look(at: end)
         while !isBroken, let first = entries.first, isDecided(first) {
             guard bus1_sys_link_drop(end) == first.length else { return giveUp(at: end) }
             entries.removeFirst()

@@ -3,6 +3,7 @@ import Glibc
 import Testing
 
 @testable import Bus1Shm
+@testable import Bus1TestSupport
 
 /// A pipe whose writing end is sent about: its reading end hears when the last duplicate is closed, in
 /// whatever process or socket it was.
@@ -12,8 +13,7 @@ final class Witness {
 
     init() {
         var ends: [Int32] = [-1, -1]
-        precondition(pipe(&ends) == 0)
-        for end in ends { precondition(fcntl(end, F_SETFD, FD_CLOEXEC) == 0) }
+        precondition(Self.pipe2(&ends, O_CLOEXEC) == 0)
         (reading, writing) = (ends[0], ends[1])
     }
 
@@ -28,6 +28,14 @@ final class Witness {
         var end = pollfd(fd: reading, events: Int16(POLLIN), revents: 0)
         return poll(&end, 1, 0) == 1 && end.revents & Int16(POLLHUP) != 0
     }
+
+    /// The same, but for what a fork of another test holds until it executes its program.
+    var isLeftAlone: Bool { eventually(within: .seconds(5)) { isAlone } }
+
+    /// Glibc's module lacks it.
+    private static let pipe2 = unsafeBitCast(
+        dlsym(nil, "pipe2"),
+        to: (@convention(c) (UnsafeMutablePointer<Int32>, Int32) -> Int32).self)
 
     /// True for a duplicate of the writing end.
     func isThis(_ descriptor: Int32) -> Bool {

@@ -24,6 +24,9 @@ final class SharedWitness {
         return poll(&end, 1, 0) == 1 && end.revents & Int16(POLLHUP) != 0
     }
 
+    /// The same, but for what a fork of another test holds until it executes its program.
+    var isLeftAlone: Bool { eventually(within: .seconds(5)) { isAlone } }
+
     deinit { close(reading) }
 }
 
@@ -75,7 +78,7 @@ extension ProcessTests {
                 try receiver.must("closefds")
                 #expect(!witness.isAlone)
                 try receiver.must("letgo")
-                #expect(witness.isAlone)
+                #expect(witness.isLeftAlone)
                 #expect(try openDescriptors(receiver) == held)
             }
         }
@@ -95,7 +98,7 @@ extension ProcessTests {
                 #expect(try receiver.must("facts").contains("copies_for_other_domains=0"))
                 try receiver.must("closefds")
                 try receiver.must("letgo")
-                #expect(witness.isAlone)
+                #expect(witness.isLeftAlone)
             }
         }
 
@@ -120,7 +123,7 @@ extension ProcessTests {
                 try receiver.must("closefds")
                 #expect(try receiver.must("takefds 0") == "1")
                 try receiver.must("closefds")
-                #expect(witness.isAlone)
+                #expect(witness.isLeftAlone)
                 try receiver.must("roomfds 100")
                 try receiver.must("letgo")
                 receiver.kill()
@@ -162,7 +165,7 @@ extension ProcessTests {
                 try receiver.must("closefds")
                 #expect(!witness.isAlone)
                 try receiver.must("letgo")
-                #expect(witness.isAlone && second.isAlone)
+                #expect(witness.isLeftAlone && second.isLeftAlone)
             }
         }
 
@@ -179,7 +182,7 @@ extension ProcessTests {
                 receiver.kill()
                 #expect(eventually { witness.isAlone })
                 _ = eventually { sender.ask("sendfds 0 \(witness.path) 4 9 0") != "ok " }
-                #expect(witness.isAlone)
+                #expect(witness.isLeftAlone)
             }
         }
 
@@ -208,7 +211,7 @@ extension ProcessTests {
                 #expect(try receiver.must("takefds 0") == "200")
                 try receiver.must("closefds")
                 try receiver.must("letgo")
-                #expect(witness.isAlone)
+                #expect(witness.isLeftAlone)
             }
         }
 

@@ -22,7 +22,7 @@ struct LinkDescriptorTests {
             #expect(try received.take(index) == nil)
             #expect(!witness.isAlone)
             close(taken)
-            #expect(witness.isAlone)
+            #expect(witness.isLeftAlone)
         }
     }
 
@@ -32,7 +32,7 @@ struct LinkDescriptorTests {
         let error = failure { _ = try pair.send([witness.writing, -1]) }
         #expect(error?.code == .system && error?.errno == EBADF)
         witness.letGo()
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         #expect(
             failure { _ = try pair.send([Int32](repeating: 0, count: 254)) }?.code == .tooLarge)
         let most = Witness()
@@ -43,7 +43,7 @@ struct LinkDescriptorTests {
             close(try #require(try received.take(252)))
             #expect(!most.isAlone)
         }
-        #expect(most.isAlone)
+        #expect(most.isLeftAlone)
     }
 
     @Test func whatNobodyAsksForIsClosedWithItsMessage() throws {
@@ -56,7 +56,7 @@ struct LinkDescriptorTests {
             #expect(received.count == 1)
             #expect(!witness.isAlone)
         }
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
     }
 
     @Test func skippedAttemptsAreClosedWithTheNextMessage() throws {
@@ -73,7 +73,7 @@ struct LinkDescriptorTests {
         let taken = try #require(try received.take(0))
         #expect(sent.isThis(taken))
         close(taken)
-        #expect(skipped.allSatisfy { $0.isAlone })
+        #expect(skipped.allSatisfy { $0.isLeftAlone })
         // A second message that names it gets nothing, nor does one that names a skipped one.
         #expect(failure { _ = try pair.expect(attempt).take(0) }?.code == .severed)
         #expect(failure { _ = try pair.expect(attempt - 1).take(0) }?.code == .severed)
@@ -92,7 +92,7 @@ struct LinkDescriptorTests {
         // The packet behind the one that may still be wanted.
         #expect(!abandoned.isAlone && !kept.isAlone)
         close(try #require(try received.take(0)))
-        #expect(abandoned.isAlone && kept.isAlone)
+        #expect(abandoned.isLeftAlone && kept.isLeftAlone)
     }
 
     @Test func anAttemptAbandonedWhileTheRingIsFullIsClosedLater() throws {
@@ -107,7 +107,7 @@ struct LinkDescriptorTests {
         // The next packet tells what could not be told then.
         pair.sender.core.tellAbandoned(pair.out, lane: 0)
         #expect(try pair.receiver.tryReceive() == nil)
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
     }
 
     @Test func attemptsOfEachLaneAreCountedApart() throws {
@@ -124,8 +124,8 @@ struct LinkDescriptorTests {
             #expect(witnesses[one].isThis(taken))
             close(taken)
         }
-        #expect(witnesses[0].isAlone, "skipped: the next of its lane was sent")
-        #expect(witnesses.allSatisfy { $0.isAlone })
+        #expect(witnesses[0].isLeftAlone, "skipped: the next of its lane was sent")
+        #expect(witnesses.allSatisfy { $0.isLeftAlone })
     }
 
     @Test func whoDoesNotReceiveIsRefusedAndNotWaitedFor() throws {
@@ -154,7 +154,7 @@ struct LinkDescriptorTests {
                 == .overQuota)
         for attempt in attempts { _ = pair.expect(attempt, 100) }
         witness.letGo()
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         let next = Witness()
         let attempt = try pair.send([next.writing])
         close(try #require(try pair.expect(attempt).take(0)))
@@ -177,7 +177,7 @@ struct LinkDescriptorTests {
         let attempt = try pair.send([witness.writing])
         witness.letGo()
         close(try #require(try pair.expect(attempt).take(0)))
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
     }
 
     @Test func aDeadSendersDescriptorsAreTakenOrClosed() throws {
@@ -196,7 +196,7 @@ struct LinkDescriptorTests {
         let taken = try #require(try received.take(0))
         #expect(named.isThis(taken))
         close(taken)
-        #expect(named.isAlone && unnamed.isAlone)
+        #expect(named.isLeftAlone && unnamed.isLeftAlone)
     }
 
     @Test func segmentsPassDescriptorsThatNobodyHasAskedForYet() throws {
@@ -216,7 +216,7 @@ struct LinkDescriptorTests {
         #expect(message.payload.withUnsafeBytes { $0[77] } == 7)
         #expect(!witness.isAlone)
         close(try #require(try pair.expect(attempt).take(0)))
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
     }
 
     @Test func aFullTableLeavesTheDescriptorsWhereTheyAre() async {
@@ -238,7 +238,7 @@ struct LinkDescriptorTests {
             allowDescriptors(Int(before.rlim_cur))
             #expect(entries(of: "/proc/self/fd").count == open.count)
             for index in 0..<20 { close(try #require(try received.take(index))) }
-            #expect(witness.isAlone)
+            #expect(witness.isLeftAlone)
             #expect(entries(of: "/proc/self/fd").count == open.count)
         }
     }
@@ -258,7 +258,7 @@ struct LinkDescriptorTests {
             #expect(failure { _ = try received?.take(0) }?.errno == EMFILE)
             #expect(!dropped.isAlone)
             received = nil
-            #expect(dropped.isAlone && skipped.isAlone)
+            #expect(dropped.isLeftAlone && skipped.isLeftAlone)
         }
     }
 
@@ -298,7 +298,7 @@ struct LinkDescriptorTests {
         let never = try pair.send([last.writing])
         last.letGo()
         #expect(failure { _ = try pair.expect(never).take(0) }?.code == .severed)
-        #expect(last.isAlone && other.isAlone)
+        #expect(last.isLeftAlone && other.isLeftAlone)
         try pair.sender.send(UInt64(5), to: pair.handle)
         guard case .message(let message) = try pair.receiver.tryReceive() else {
             Issue.record("the ring is as it was")

@@ -26,7 +26,7 @@ struct MessageDescriptorTests {
         }
         #expect(!witnesses[1].isAlone)
         drop(message)
-        #expect(witnesses.allSatisfy { $0.isAlone })
+        #expect(witnesses.allSatisfy { $0.isLeftAlone })
     }
 
     @Test("S9: up to 253 descriptors a message, more are refused")
@@ -47,7 +47,7 @@ struct MessageDescriptorTests {
         }
         #expect(error?.code == .tooLarge)
         witness.letGo()
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         #expect(try pair.receiver.tryReceive() == nil)
     }
 
@@ -63,7 +63,7 @@ struct MessageDescriptorTests {
             #expect(error?.code == .system && error?.errno == EBADF)
         }
         witness.letGo()
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         #expect(try pair.receiver.tryReceive() == nil)
     }
 
@@ -103,9 +103,9 @@ struct MessageDescriptorTests {
         #expect(witnesses[2].isThis(taken))
         close(taken)
         close(try #require(try first.takeDescriptor(1)))
-        #expect(witnesses[1].isAlone && !witnesses[0].isAlone)
+        #expect(witnesses[1].isLeftAlone && !witnesses[0].isAlone)
         drop(first)
-        #expect(witnesses.allSatisfy { $0.isAlone })
+        #expect(witnesses.allSatisfy { $0.isLeftAlone })
     }
 
     @Test("S9: descriptors of messages that are not sent, or dropped, are closed")
@@ -130,12 +130,12 @@ struct MessageDescriptorTests {
         dropped.letGo()
         #expect(!dropped.isAlone)
         while try pair.receiver.tryReceive() != nil {}
-        #expect(dropped.isAlone)
+        #expect(dropped.isLeftAlone)
         // The next one with descriptors says that those before it will not be named.
         try pair.sender.send(UInt64(4), to: pair.handle, descriptors: [unread.writing])
         unread.letGo()
         drop(try pair.message())
-        #expect(abandoned.isAlone && unread.isAlone)
+        #expect(abandoned.isLeftAlone && unread.isLeftAlone)
         // A node that is released drops its messages, and what came with them.
         let late = Witness()
         let node = try pair.receiver.makeNode()
@@ -144,7 +144,7 @@ struct MessageDescriptorTests {
         late.letGo()
         pair.receiver.core.releaseNode(node.id)
         while try pair.receiver.tryReceive() != nil {}
-        #expect(late.isAlone)
+        #expect(late.isLeftAlone)
     }
 
     @Test("S9: messages kept by a peek or for another node keep their descriptors")
@@ -173,7 +173,7 @@ struct MessageDescriptorTests {
         let before = try #require(try message.takeDescriptor())
         #expect(first.isThis(before))
         close(before)
-        #expect(first.isAlone && second.isAlone)
+        #expect(first.isLeftAlone && second.isLeftAlone)
     }
 
     @Test("S9: a further lane sends descriptors, once the peer has prepared the link")
@@ -200,7 +200,7 @@ struct MessageDescriptorTests {
             #expect(try message.load(as: UInt64.self) == value)
             close(try #require(try message.takeDescriptor()))
         }
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
     }
 
     @Test("S9: a full table leaves the message as it was, and it can be asked again")
@@ -222,7 +222,7 @@ struct MessageDescriptorTests {
                 if free < 9 { close(blockers.removeLast()) }
             }
             for index in 0..<9 { close(try #require(try message.takeDescriptor(index))) }
-            #expect(witness.isAlone)
+            #expect(witness.isLeftAlone)
         }
     }
 

@@ -56,7 +56,7 @@ struct SealedPayloadTests {
         let taken = try #require(try message.takeDescriptor())
         #expect(witness.isThis(taken))
         close(taken)
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         #expect(message.payload.withUnsafeBytes { $0[99] } == 9)
     }
 
@@ -176,7 +176,7 @@ struct SealedPayloadTests {
         #expect(witness.isThis(taken))
         close(taken)
         drop(message)
-        #expect(witness.isAlone)
+        #expect(witness.isLeftAlone)
         try pair.sender.send(UInt64(4), to: pair.handle)
         #expect(try pair.message().load(as: UInt64.self) == 4)
     }
