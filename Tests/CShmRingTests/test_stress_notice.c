@@ -68,11 +68,15 @@ static struct shmring_bus_page *bus_page(void)
 
 static int collect_deaths(struct receiver *r, uint64_t seen)
 {
-    uint64_t who = shmring_load_acquire(&bus_page()->dead_peer);
-    bool same = shmring_load_acquire(&bus_page()->death) == seen;
+    uint64_t who, again = seen;
+    do {
+        seen = again;
+        who = shmring_load_acquire(&bus_page()->dead_peer);
+        again = shmring_load_acquire(&bus_page()->death);
+    } while (again != seen);
     for (uint32_t d = 0; d < DEATHS; d++) {
         uint64_t stamp = shmring_load_acquire(&s.dead[d]);
-        if (r->death_watched[d] || (stamp == 0 && !(same && seen != 0 && who == d)))
+        if (r->death_watched[d] || (stamp == 0 && (seen == 0 || who != d)))
             continue;
         r->death_watched[d] = stamp != 0 || (seen & SHMRING_COMMIT_STATE_MASK) == 0;
         int result = shmring_inbox_watch(&r->inbox, SHMRING_WATCH_DEATH, &bus_page()->death,

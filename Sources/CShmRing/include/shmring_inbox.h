@@ -244,7 +244,8 @@ void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
  * with the same cookie takes the place of the one before, until that has been told. The name
  * beside a pending death word may still be the former one's, whose `dead` word is not 0 then: it is
  * watched with that stamp, if at all. The right name is found by a later look, before that delivers
- * anything that the death comes before.
+ * anything that the death comes before. Word, name, word are read until both words agree: a stamp
+ * that is not copied yet is found only there.
  */
 int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                         const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
