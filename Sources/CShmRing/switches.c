@@ -10,7 +10,7 @@
 uint32_t shmring_switched;
 
 static const char *const names[] = {
-    "none", "slow", "no-re-read",        "no-look-ahead",  "stamp-before-barrier",
+    "none", "slow", "slow-claims", "no-re-read",        "no-look-ahead",  "stamp-before-barrier",
     "t0-after-scan", "past-pending",      "word-reused-early", "no-commit-wait",
     "coarse-clock",  "buried-though-named", "holder-check-off", "notice-not-withdrawn",
 };
@@ -31,8 +31,12 @@ __attribute__((constructor)) static void choose(void)
 
 void shmring_switch_dawdle(uint32_t one_in, uint32_t microseconds)
 {
-    static __thread uint32_t turn;
-    if (turn++ % one_in != 0)
+    /* At random, or places that are passed in turn would never both dawdle. */
+    static __thread uint32_t state;
+    if (state == 0)
+        state = ((uint32_t)time(NULL) ^ (uint32_t)(uintptr_t)&state) | 1u;
+    state = state * 1664525u + 1013904223u;
+    if ((state >> 8) % one_in != 0)
         return;
     /* Off the processor, as by the scheduler, so that others go on. */
     struct timespec time = {.tv_nsec = (long)microseconds * 1000};

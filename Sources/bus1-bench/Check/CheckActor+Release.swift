@@ -38,6 +38,7 @@ extension CheckActor {
     /// The first notice that none are left has come: makes handles to others, whose notices wait.
     mutating func crossBack() throws {
         noneLeft = false
+        for place in secrets where roll(2) == 0 { try holdOwn(place) }
         guard privateHandles.isEmpty else { return }
         for place in privates where roll(2) == 0 { try holdPrivate(place) }
     }

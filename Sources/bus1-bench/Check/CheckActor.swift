@@ -184,7 +184,7 @@ struct CheckActor: ~Copyable {
         case 977..<980: try holdOwn(secrets[roll(secrets.count)])
         case 980..<984 where forges: try forge()
         case 985: try releaseNode()
-        case 986..<988: try cross()
+        case 986..<992: try cross()
         case 994...: try lookUp()
         default: sched_yield()
         }

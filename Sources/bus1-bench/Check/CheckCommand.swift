@@ -19,7 +19,7 @@ struct CheckCommand: ParsableCommand {
             """)
 
     @Option(help: "Transactions, over all processes.")
-    var transactions = 200_000
+    var transactions = 500_000
 
     @Option(help: "Processes at a time, 2 to 64: one peer each.")
     var processes = 6

@@ -10,7 +10,7 @@ extension CheckRun {
 
     /// The rules that a run like this must exercise, or it proves nothing.
     private var required: Set<String> {
-        guard plan.transactions >= 100_000, plan.processes >= 4 else { return [] }
+        guard plan.transactions >= 500_000, plan.processes >= 4 else { return [] }
         var names: Set = [
             "passed over", "re-read", "looks", "look-ahead waits", "reordered by look-ahead",
             "notices told", "notices withdrawn",

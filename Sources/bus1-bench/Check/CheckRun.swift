@@ -4,7 +4,7 @@ import Glibc
 
 /// What `bus1-bench check` was asked to run.
 struct CheckPlan: Sendable {
-    var transactions = 200_000
+    var transactions = 500_000
     var processes = 6
     var nodes = 24
     var users = 1
