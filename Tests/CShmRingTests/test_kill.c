@@ -40,9 +40,42 @@ struct fixture {
     uint32_t index; /* the latest given */
     uint64_t order[RECEIVERS][64], ordered[RECEIVERS]; /* the latest multicasts told */
     uint64_t unicasts[SENDERS][RECEIVERS], multicasts[SENDERS][RECEIVERS];
+    uint32_t watched[SENDERS][RECEIVERS]; /* words; each multicast ends one at the same instant */
+    uint64_t released[SENDERS][RECEIVERS];
     uint64_t buried;
     union kit_message message;
 };
+
+static struct fixture *fixture;
+
+/* What a dead one had made pending is never told. */
+static int collect(struct shmring_inbox *inbox, uint32_t ring, uint64_t flags, void *context)
+{
+    struct kit_inbox *receiver = context;
+    uint32_t r = (uint32_t)(receiver - fixture->receivers);
+    (void)flags;
+    for (uint32_t s = 0; s < SENDERS && ring == 0; s++) {
+        const struct sending *sending = &fixture->senders[s];
+        if (sending->sender.outbox.base == NULL)
+            continue;
+        const uint64_t *words = kit_release_words(&sending->sender);
+        uint32_t *next = &fixture->watched[s][r];
+        for (; *next < SHMRING_RELEASE_WORDS && shmring_load_acquire(&words[*next]) != 0; ++*next)
+            KIT_MUST(shmring_inbox_watch(inbox, SHMRING_WATCH_RELEASE, &words[*next],
+                                         kit_commit_words(&sending->sender), SHMRING_COMMIT_WORDS,
+                                         100 + sending->index, 0,
+                                         (uint64_t)sending->index << 32 | *next));
+    }
+    return SHMRING_OK;
+}
+
+static int flag(void *context)
+{
+    struct shmring_producer *producers = context;
+    for (uint32_t r = 0; r < RECEIVERS; r++)
+        shmring_producer_flag(&producers[r], SHMRING_FLAG_RELEASES);
+    return SHMRING_OK;
+}
 
 /* A body that cannot be read ends its sender after the claim and before the slot is written. */
 static void die(int number)
@@ -56,6 +89,7 @@ static void send_until_killed(const struct fixture *f, const struct sending *s)
     struct shmring_mapping rings[RECEIVERS];
     struct shmring_mapping claims = kit_map(s->sender.claims_fd, SHMRING_SEGMENT_CLAIMS);
     struct shmring_mapping outbox = kit_map(s->sender.outbox_fd, SHMRING_SEGMENT_OUTBOX);
+    struct kit_sender own = {.claims = claims, .outbox = outbox, .lanes = 1};
     struct shmring_producer producers[RECEIVERS];
     struct shmring_lane lane;
     KIT_MUST(shmring_lane_init(&lane, &claims, &outbox, 0));
@@ -81,8 +115,12 @@ static void send_until_killed(const struct fixture *f, const struct sending *s)
                     .producer = &producers[(k + i) % RECEIVERS],
                     .body = doomed && k == i / 5 % RECEIVERS ? deadly : &note,
                     .length = sizeof note};
+            uint64_t *word = &kit_release_words(&own)[multicasts];
+            struct shmring_releases releases = {
+                .words = &word, .count = 1, .flag = flag, .context = producers};
+            bool any = multicasts < SHMRING_RELEASE_WORDS;
             result = shmring_transaction_commit(&lane, &f->clock, legs, RECEIVERS, i % 3 == 0,
-                                                NULL, &stamp, &failed);
+                                                any ? &releases : NULL, &stamp, &failed);
             if (result == SHMRING_OK)
                 shmring_store_release(&s->told->multicasts, ++multicasts);
         } else if (i % 11 == 1) {
@@ -121,6 +159,8 @@ static void start(struct fixture *f, uint32_t which)
     memset(s->told, 0, sizeof *s->told);
     memset(f->unicasts[which], 0, sizeof f->unicasts[which]);
     memset(f->multicasts[which], 0, sizeof f->multicasts[which]);
+    memset(f->released[which], 0, sizeof f->released[which]);
+    memset(f->watched[which], 0, sizeof f->watched[which]);
     for (uint32_t r = 0; r < RECEIVERS; r++)
         kit_introduce(&f->rings[r], s->index, &s->sender);
     s->pid = kit_fork();
@@ -136,6 +176,16 @@ static void take_some(struct fixture *f, uint32_t count)
         int result = kit_take(&f->receivers[r], &f->message);
         if (result == SHMRING_E_EMPTY)
             continue;
+        if (result == SHMRING_NOTICE) {
+            uint64_t cookie = f->receivers[r].inbox.notice_cookie;
+            for (uint32_t s = 0; s < SENDERS; s++) {
+                if (f->senders[s].index != cookie >> 32)
+                    continue;
+                CHECK_EQ((uint32_t)cookie, f->released[s][r]++);
+                CHECK_EQ(f->released[s][r], f->multicasts[s][r]); /* right behind its message */
+            }
+            continue;
+        }
         if (!CHECK_EQ(result, SHMRING_OK))
             return;
         struct note note;
@@ -217,6 +267,15 @@ static void check_what_was_told(struct fixture *f, uint32_t which)
         CHECK(f->multicasts[which][r] <= s->told->multicasts + 1);
     }
     CHECK_EQ(f->multicasts[which][0], f->multicasts[which][1]);
+    for (uint32_t r = 0; r < RECEIVERS; r++) {
+        uint64_t most = SHMRING_RELEASE_WORDS;
+        uint64_t due = f->multicasts[which][r] < most ? f->multicasts[which][r] : most;
+        CHECK_EQ(f->released[which][r], due);
+        /* At most the one that was pending is left; its words are about to go. */
+        CHECK(f->watched[which][r] - f->released[which][r] <= 1);
+        shmring_inbox_unwatch(&f->receivers[r].inbox, SHMRING_WATCH_RELEASE,
+                              (uint64_t)s->index << 32 | f->released[which][r]);
+    }
 }
 
 static void drain(struct fixture *f)
@@ -250,7 +309,10 @@ static void senders_killed_at_random_instants_harm_nobody_else(void)
     for (uint32_t r = 0; r < RECEIVERS; r++) {
         kit_ring_open(&f.rings[r], 7 + r, CAPACITY, 64);
         kit_inbox_open(&f.receivers[r], &f.clock, &f.rings[r], 1);
+        f.receivers[r].inbox.collect = collect;
+        f.receivers[r].inbox.collect_context = &f.receivers[r];
     }
+    fixture = &f;
     struct told *told = kit_shared(SENDERS * sizeof *told);
     for (uint32_t s = 0; s < SENDERS; s++) {
         f.senders[s].told = &told[s];
