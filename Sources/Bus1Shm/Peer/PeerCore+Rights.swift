@@ -247,18 +247,18 @@ extension PeerCore {
             guard let number = find(&table) else { return (false, nil) }
             return (true, table.end(number, .givenUp, at: stamp))
         }
-        if let notice { queue(notice) }
+        if let notice { notices.append(notice) }
         return isKnown
     }
 
     // MARK: Notices
 
-    func queue(_ notice: QueuedNotice) {
-        if case .noHandles = notice.kind {
-            // Who was given a handle by the broker meanwhile holds one, though that is yet unread.
-            try? readAllEvents()
-        }
-        notices.append(notice)
+    /// Who was given a handle by the broker holds one, also while that is unread. Costs a load, mostly.
+    private func readNewHolders() {
+        let word = outbox.pointer(to: \.attention)!
+        // Relaxed: what was given before anybody could tell of it is seen.
+        guard shmring_load_relaxed_u32(word) != attentionWhenAllWasRead else { return }
+        try? readAllEvents()
     }
 
     /// The next notice that still says what is so.
@@ -277,7 +277,8 @@ extension PeerCore {
 
     /// False: a notice that was kept for later has been withdrawn since.
     func confirms(_ notice: Notice) -> Bool {
-        nodes.withLock {
+        if case .noHandles = notice.kind { readNewHolders() }
+        return nodes.withLock {
             $0.confirms(
                 QueuedNotice(notice.kind, notice.stamp.rawValue, crossing: notice.crossing))
         }
@@ -286,9 +287,9 @@ extension PeerCore {
     /// Afterwards the first of the queue, if there is one, is to be told.
     private func dropWithdrawn() {
         notices += nodes.withLock { $0.takeLate() }
-        while let first = notices.first,
-            isOfSeed(first) || !nodes.withLock({ $0.confirms(first) })
-        {
+        while let first = notices.first {
+            if case .noHandles = first.kind { readNewHolders() }
+            guard isOfSeed(first) || !nodes.withLock({ $0.confirms(first) }) else { return }
             notices.removeFirst()
         }
     }

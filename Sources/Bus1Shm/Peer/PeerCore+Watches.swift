@@ -206,7 +206,7 @@ extension PeerCore {
         link.segmentCharges = [:]
         buryCredit(of: link)
         let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
-        for notice in ended { queue(notice) }
+        notices += ended
         forgetSlices(of: index)
     }
 }

@@ -158,6 +158,26 @@ struct NoticeTests {
         #expect(try pair.owner.everything().map(\.kind) == [.noHandles(second)])
     }
 
+    @Test("N3: a name looked up while the notice waits behind another withdraws it")
+    func lookedUpMeanwhile() throws {
+        let pair = try OwnerAndHolder()
+        let third = try Peer(on: pair.test.bus)
+        let other = try pair.owner.makeNode()
+        try pair.owner.publish(pair.node, as: "a")
+        try pair.owner.publish(other, as: "b")
+        let ids = [try pair.give(), try pair.owner.give(other, to: pair.holder)]
+        try pair.holder.release(ids)
+        let first = try pair.owner.nextNotice()
+        #expect(first.moreFollow)
+        let isA = first.kind == .noHandles(pair.node.id)
+        let handle = try third.lookUp(isA ? "b" : "a", until: .after(.seconds(5)))
+        let meanwhile = try pair.owner.everything()
+        #expect(meanwhile == [], "\(meanwhile) after \(first)")
+        handle.release()
+        let last = try pair.owner.everything().map(\.kind)
+        #expect(last == [.noHandles(isA ? other.id : pair.node.id)])
+    }
+
     @Test("N4: a new handle, its release, and a notice again, any number of times")
     func again() throws {
         let pair = try OwnerAndHolder()
