@@ -21,7 +21,7 @@ extension Peer {
                 throw core.noSuchHandleToSend
             }
             if link.peer == core.ownPeer {
-                contents.append(try core.setAside(entry.pointee.grant, of: link))
+                contents.append(try core.setAside(entry, of: link))
                 continue
             }
             let number = entry.pointee.key.number

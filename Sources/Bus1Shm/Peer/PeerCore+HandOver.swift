@@ -134,11 +134,11 @@ extension PeerCore {
     }
 
     /// A right to an own node, for a ticket: under a number that nobody has.
-    func setAside(_ grant: UInt32, of link: Link) throws(Bus1Error)
+    func setAside(_ entry: UnsafeMutablePointer<HandleEntry>, of link: Link) throws(Bus1Error)
         -> ControlConnection
         .TicketContent
     {
-        guard let node = nodeID(named: grant, by: link),
+        guard let node = ownNode(behind: entry, link),
             let number = nodes.withLock({ $0.takeNumber() })
         else { throw Bus1Error.nodeReleasedToSend }
         return .own(node: node.rawValue, number: GrantNumber(rawValue: number))
