@@ -136,6 +136,22 @@ static void read_reference(struct shmring_watch *watch, bool anew)
     watch->state = WATCH_LATER;
 }
 
+int shmring_word_state(const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
+                       uint64_t *stamp)
+{
+    struct shmring_watch watch = {.word = word, .commits = commits, .commit_words = commit_words};
+    read_reference(&watch, true);
+    switch (watch.state) {
+    case WATCH_HAPPENED:
+        *stamp = watch.stamp;
+        return SHMRING_OK;
+    case WATCH_OPEN:
+        return SHMRING_E_EMPTY;
+    default:
+        return -EAGAIN;
+    }
+}
+
 static void read_death(struct shmring_watch *watch)
 {
     if (watch->word == NULL) {

@@ -53,8 +53,10 @@ extension PeerCore {
         // A long reply, sent by any thread, goes over the link's socket; only this thread can have it made.
         if received.header.marks.contains(.reply) { _ = try? linkSocket(of: link) }
         var items = MostlyOne<Attachments.Item>()
+        var patience: Deadline?
         for index in received.records.indices {
-            items.append(try adopt(received.records[index], from: link, stamp: stamp))
+            items.append(
+                try adopt(received.records[index], from: link, stamp: stamp, &patience))
         }
         let attachments = Attachments(
             self, items, hasReply: received.header.marks.contains(.reply) && !items.isEmpty,
@@ -168,12 +170,12 @@ extension PeerCore {
 
     /// Makes a received right the receiver's own handle.
     private func adopt(
-        _ record: AttachedHandle, from link: Link, stamp: UInt64
+        _ record: AttachedHandle, from link: Link, stamp: UInt64, _ patience: inout Deadline?
     ) throws(Bus1Error) -> Attachments.Item {
         switch record.kind {
         case .ofSender:
             guard record.owner == link.peer.rawValue,
-                isStillThere(link.releaseWord(record.word), before: stamp, of: link),
+                isStillThere(record.word, before: stamp, of: link, &patience),
                 let id = handles.add(
                     link, at: Int(link.index), grant: record.number, word: record.word)
             else {
@@ -188,7 +190,7 @@ extension PeerCore {
             guard let index = linkOfPeer[owner], owner != ownPeer else { return .invalid }
             let ownerLink = links[index]
             let key = GrantKey(granter: link.peer.rawValue, number: record.number)
-            guard isStillThere(ownerLink.releaseWord(record.word), before: stamp, of: ownerLink),
+            guard isStillThere(record.word, before: stamp, of: ownerLink, &patience),
                 let id = handles.add(
                     ownerLink, at: index, grant: ReservedGrant.unbound, word: record.word, key: key)
             else {
@@ -210,28 +212,29 @@ extension PeerCore {
     }
 
     /// False when the node was released, or its owner died, before the stamp. Read after the message
-    /// was seen committed. What is pending may still take an earlier stamp: it is waited for.
+    /// was seen committed. What is pending may still take an earlier stamp: it is waited for, with the
+    /// patience that is left for the whole message.
     private func isStillThere(
-        _ word: UnsafePointer<UInt64>, before stamp: UInt64, of link: Link
+        _ word: UInt32, before stamp: UInt64, of link: Link, _ patience: inout Deadline?
     ) -> Bool {
-        // SYNC H5 acquire, pairs with C1 and with the stores of the release word: the stamp that is
-        // read is the node's for ever.
+        guard !link.isDead else { return false }
+        // SYNC H5 acquire, pairs with B4: a death of before the message is not missed.
         let dead = shmring_load_acquire(link.dead)
         guard dead == 0 || dead > stamp else { return false }
-        let deadline = Deadline.after(.seconds(1))
         var turn = 0
         while true {
-            let state = link.resolveRelease(word)
-            switch state {
-            case .released(let at): return at > stamp
-            case .alive: return true
-            case .pending:
-                // Between two stores of the releasing process. Stopped just there, it delays this
-                // peer until the bound, and its notice comes all the same.
-                guard !deadline.hasPassed else { return true }
-                turn += 1
-                if turn < 1000 { shmring_pause() } else { usleep(100) }
-            }
+            var released: UInt64 = 0
+            let result = shmring_word_state(
+                link.releaseWord(word), link.commitWords, link.commitWordCount, &released)
+            if result == 0 { return released > stamp }
+            guard result == -EAGAIN else { return true }
+            // Between two stores of the releasing process. Stopped just there, it delays this peer
+            // until the bound, and its notice comes all the same.
+            let bound = patience ?? .after(.seconds(1))
+            patience = bound
+            guard !bound.hasPassed else { return true }
+            turn += 1
+            if turn < 1000 { shmring_pause() } else { usleep(100) }
         }
     }
 
@@ -255,38 +258,5 @@ extension PeerCore {
         }
         guard let index = linkOfPeer[ownPeer] else { throw Bus1Error(.severed, "make a handle") }
         return (links[index], index)
-    }
-}
-
-extension Link {
-    enum ReleaseState {
-        case alive
-        case pending
-        case released(at: UInt64)
-    }
-
-    /// What a release word of the other's outbox says, asking the commit word that it refers to.
-    func resolveRelease(_ word: UnsafePointer<UInt64>) -> ReleaseState {
-        let commits = UnsafeRawPointer(outbox).advanced(by: MemoryLayout<shmring_outbox>.size)
-            .assumingMemoryBound(to: UInt64.self)
-        while true {
-            // SYNC H6 acquire, pairs with the stores of the release word and with C1: the commit
-            // word is used again only after the release word has got its stamp.
-            let reference = shmring_load_acquire(word)
-            switch reference >> 62 {
-            case 0: return reference == 0 ? .alive : .released(at: reference)
-            case 2: break
-            default: return .alive  // no honest owner writes that; it harms its own node
-            }
-            let index = Int(reference >> 30 & 0xf_ffff)
-            guard index < Int(lanes) * Int(SHMRING_COMMIT_WORDS) else { return .alive }
-            let commit = shmring_load_acquire(commits + index)
-            guard shmring_load_acquire(word) == reference else { continue }
-            switch commit >> 62 {
-            case 0 where commit != 0: return .released(at: commit)
-            case 2 where commit >> 32 & 0x3fff_ffff == reference & 0x3fff_ffff: return .pending
-            default: return .alive
-            }
-        }
     }
 }

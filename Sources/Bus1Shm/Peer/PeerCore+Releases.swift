@@ -58,11 +58,12 @@ extension PeerCore {
 
     /// Tells owners what they could not be told before. Does nothing most of the time.
     func retryReleases() {
-        guard hasWaitingReleases else { return }
-        common.withLock { lane in
-            lane?.retry()
-            hasWaitingReleases = lane?.hasWaiting ?? false
+        // Any thread may have left some there: the lane knows. Not now, if another thread is in it: soon again.
+        let isWaiting: Bool? = common.withLockIfAvailable { lane in
+            if lane?.hasWaiting == true { lane?.retry() }
+            return lane?.hasWaiting ?? false
         }
+        hasWaitingReleases = isWaiting ?? true
     }
 
     // MARK: Nodes

@@ -73,20 +73,21 @@ extension PeerCore {
         let count = shmring_load_acquire(
             UnsafeMutablePointer(mutating: link.outbox).pointer(to: \.drops)!)
         for index in 0..<Int(min(count, UInt64(SHMRING_DROP_WORDS))) {
-            let place = link.dropWord(index)
-            let word = shmring_load_acquire(
-                UnsafeMutablePointer(mutating: place).pointer(to: \.word)!)
-            let what = place.pointee.what
+            let place = UnsafeMutablePointer(mutating: link.dropWord(index))
+            // SYNC H12 acquire, pairs with N4: what it names was written before it referred or ended.
+            let word = shmring_load_acquire(place.pointer(to: \.word)!)
+            // Relaxed, once: H12 puts it behind the word. The other process can write both.
+            let what = shmring_load_relaxed(place.pointer(to: \.what)!)
             guard word != 0, what >> 32 == UInt64(ownPeer.rawValue),
                 link.drops[index]?.isDone(word) != false
             else { continue }
             var drop = Link.Drop(which: UInt32(truncatingIfNeeded: what), seen: word)
             if drop.which == ReservedGrant.unbound, index + 1 < Int(SHMRING_DROP_WORDS) {
-                drop.key = (place + 1).pointee.what
+                // Relaxed, once, as above.
+                drop.key = shmring_load_relaxed((place + 1).pointer(to: \.what)!)
             }
             let result = shmring_inbox_watch(
-                inbox, SHMRING_WATCH_DROP,
-                UnsafeMutablePointer(mutating: place).pointer(to: \.word)!, link.commitWords,
+                inbox, SHMRING_WATCH_DROP, place.pointer(to: \.word)!, link.commitWords,
                 link.commitWordCount, link.peer.rawValue, 0,
                 UInt64(link.index) << 32 | UInt64(index))
             guard result == 0 else { return result }
@@ -99,7 +100,8 @@ extension PeerCore {
     func collectDeaths() -> Int32 {
         let word = UnsafeMutablePointer(mutating: inbox.pointee.death!)
         let page = busPage
-        // The peer's number belongs to the word if that is the same before and after.
+        // SYNC H13 acquire, pairs with B5, B6 and B8: the peer's number belongs to the word if that is the same before
+        // and after.
         var value = shmring_load_acquire(word)
         var dead = shmring_load_acquire(page.pointer(to: \.dead_peer)!)
         while true {
@@ -125,6 +127,7 @@ extension PeerCore {
             value != 0 && value >> 62 == 0
             ? linkOfPeer[PeerID(rawValue: UInt32(truncatingIfNeeded: dead))] : nil
         for link in links where !link.isDead && !link.isDeathWatched {
+            // SYNC H5 acquire, as in isStillThere.
             var stamp = shmring_load_acquire(UnsafeMutablePointer(mutating: link.dead))
             if stamp == 0, let named, link.index == named { stamp = value }
             guard stamp != 0 else { continue }

@@ -250,6 +250,10 @@ void shmring_inbox_hold(struct shmring_inbox *inbox, bool held);
 int shmring_inbox_watch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                         const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
                         uint32_t owner_id, uint64_t stamp, uint64_t cookie);
+/* What a release word says now, for who watches none yet; as in shmring_inbox_watch. SHMRING_OK: it
+ * ended at *stamp. SHMRING_E_EMPTY: it has not. -EAGAIN: that is being decided. Any thread. */
+int shmring_word_state(const uint64_t *word, const uint64_t *commits, uint32_t commit_words,
+                       uint64_t *stamp);
 /* Time: linear in what is watched. */
 void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                            uint64_t cookie);

@@ -50,7 +50,7 @@
             let toC = try a.look("c")
             let own = try a.makeNode()
             let atB = try a.give(own, to: b)
-            // B was told of its first holder's end only when the last one is gone.
+            // C is told only when the last handle is gone, not of this one.
             let again = try a.look("c")
             again.release()
             try c.expectNothing()
@@ -99,6 +99,39 @@
             try b.expectNothing()
             toB.release()
             #expect(try b.nextNotice().kind == .noHandles(bNode.id))
+        }
+
+        @Test("R1, R4: handles given up when ring and drop words are full are told later")
+        func beyondAllRoom() throws {
+            let company = Company()
+            let owner = try company.stranger()
+            let node = try owner.makeNode()
+            let holder = try company.stranger()
+            var ids: [HandleID] = []
+            for _ in 0..<(Int(SHMRING_DROP_WORDS) + 50) {
+                ids.append(try owner.give(node, to: holder))
+            }
+            let full = try held(holder.adopt(try owner.give(node, to: holder)))
+            while try holder.trySend(UInt64(0), to: full) != nil {}
+            for id in ids { try holder.release(id) }
+            full.release()
+            // Each in turn: what did not fit is told once the owner has made room.
+            var isTold = false
+            let deadline = Deadline.after(.seconds(20))
+            while !isTold, !deadline.hasPassed {
+                while let delivery = try owner.tryReceive() {
+                    guard case .notice(let notice) = consume delivery else { continue }
+                    #expect(notice.kind == .noHandles(node.id))
+                    isTold = true
+                }
+                // Whoever waits to receive tells what is left.
+                do {
+                    guard case .notice = try holder.receive(until: .after(.milliseconds(1))) else {
+                        continue
+                    }
+                } catch { #expect(error.code == .timedOut) }
+            }
+            #expect(isTold)
         }
 
         @Test(
