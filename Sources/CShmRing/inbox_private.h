@@ -1,4 +1,11 @@
-/* What inbox.c and watch.c share. */
+/* What the files of the inbox share. Which does what:
+ *
+ *     inbox.c         an inbox, its rings, and the path by which it takes
+ *     inbox_take.c    delivery: in place, or from what a look has put in order
+ *     inbox_look.c    the look: reads everything, waits for what is pending
+ *     inbox_order.c   puts what a look has found in order
+ *     watch.c         words and deaths that have a place in the order
+ */
 #pragma once
 
 #include "CShmRing.h"
@@ -31,8 +38,50 @@ struct shmring_watch {
     uint32_t state; /* enum watch_state */
 };
 
+/* ---- one entry ------------------------------------------------------------------------------ */
+
+SHMRING_INLINE int shmring_inbox_trouble(struct shmring_inbox *inbox, uint32_t ring,
+                                         uint32_t sender, int error)
+{
+    inbox->trouble_ring = ring;
+    inbox->trouble_sender = sender;
+    return error;
+}
+
+SHMRING_INLINE struct shmring_open *shmring_inbox_open_of(struct shmring_inbox *inbox,
+                                                          const struct shmring_ready *one)
+{
+    struct shmring_consumer *consumer = inbox->rings[one->ring];
+    return (one->index & READY_RETIRED) != 0 ? &consumer->retired[one->index & ~READY_RETIRED]
+                                             : &consumer->open[one->index];
+}
+
+/* The message in hand is not to be delivered again; head stays where it is until the next call. */
+SHMRING_INLINE void shmring_inbox_drop_hand(struct shmring_inbox *inbox)
+{
+    if (inbox->in_hand) {
+        const struct shmring_ready *one = &inbox->ready[inbox->ready_first - 1];
+        shmring_inbox_open_of(inbox, one)->state = SHMRING_OPEN_DONE;
+    }
+    inbox->in_hand = 0;
+}
+
+/* ---- the look ------------------------------------------------------------------------------- */
+
+/* Reads everything; then waits (inbox->waiting), or has it in order. */
+int shmring_inbox_look(struct shmring_inbox *inbox);
+/* True when nothing that the look found is pending any more. */
+bool shmring_inbox_settle(struct shmring_inbox *inbox);
+/* Puts what happened before t0 in order, once the look is settled. */
+int shmring_inbox_gather(struct shmring_inbox *inbox);
+/* Room for what a look finds in this ring. -ENOMEM. */
+int shmring_consumer_reserve(struct shmring_consumer *consumer);
+/* Moves what is still open to the front, so that open[] never holds more than a lap. */
+void shmring_consumer_compact(struct shmring_consumer *consumer);
 /* Decides whether the next take may look at one slot alone. */
 void shmring_inbox_choose_path(struct shmring_inbox *inbox);
+
+/* ---- what is watched ------------------------------------------------------------------------ */
 
 /* Forgets what is done with. Not while ready entries refer to watches. */
 void shmring_watches_compact(struct shmring_inbox *inbox);

@@ -9,7 +9,7 @@ import CShmRing
 //      ignored or makes the message invalid, it never traps.
 //
 // NOTE - what a record means depends on when it is applied: a control message is applied where it
-// stands in the order of the bus (Sources/CShmRing/inbox.c), never before.
+// stands in the order of the bus (Sources/CShmRing/inbox_look.c), never before.
 
 /// Grant numbers that name no node. In a slot's route.
 @usableFromInline

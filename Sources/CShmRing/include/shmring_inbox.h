@@ -164,7 +164,7 @@ struct shmring_message {
     uint64_t body[];   /* room for inbox->body_bytes_max bytes */
 };
 
-/* The head's side of a consumer, for inbox.c. */
+/* The head's side of a consumer, for the inbox. */
 void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint32_t retired_index,
                                         struct shmring_inbox_counts *counts);
 
