@@ -40,7 +40,7 @@ final class Attachments: @unchecked Sendable {
 
     /// Keeps the tables alive: a message may outlive its peer.
     let core: PeerCore
-    var items: MostlyOne<Item>
+    @exclusivity(unchecked) var items: MostlyOne<Item>
     /// The last item is a reply handle.
     let hasReply: Bool
     let descriptors: ReceivedDescriptors?
@@ -89,7 +89,7 @@ extension Message {
     }
 
     /// Handles that came with the message, taken ones and invalid ones included.
-    public var handleCount: Int { attachments?.handleCount ?? 0 }
+    public var handleCount: Int { isFew ? few.handleCount : attachments?.handleCount ?? 0 }
 
     /// Takes a handle out of the message: the receiver's own from now on. Those not taken are given up
     /// when the message is dropped. nil: it was taken before, or it is invalid, since its node was
@@ -98,11 +98,10 @@ extension Message {
     /// An index out of range is a mistake of the caller's, and traps. Any thread. *Corresponds to
     /// bus1 `struct bus1_transfer`.*
     public mutating func takeHandle(_ index: Int = 0) -> Handle? {
-        guard let attachments else {
-            preconditionFailure("the message has no handle \(index)")
-        }
         precondition(
-            (0..<attachments.handleCount).contains(index), "the message has no handle \(index)")
+            (0..<handleCount).contains(index), "the message has no handle \(index)")
+        if isFew { return few.take(index).flatMap { Handle($0, of: few.core) } }
+        let attachments = attachments!
         return attachments.take(index).flatMap { Handle($0, of: attachments.core) }
     }
 
@@ -117,6 +116,7 @@ extension Message {
 
     /// True when the handle came too late: its node was released before the message was sent.
     public func isInvalid(_ index: Int = 0) -> Bool {
+        if isFew { return few.isInvalid(index) }
         guard let attachments, attachments.items.indices.contains(index),
             case .invalid = attachments.items[index]
         else { return false }
@@ -125,6 +125,7 @@ extension Message {
 
     /// True while the message bears a reply handle that nobody has taken.
     public var wantsReply: Bool {
+        if isFew { return few.hasReply && few.handle(few.count - 1) != nil }
         guard let attachments, attachments.hasReply,
             case .handle = attachments.items[attachments.items.count - 1]
         else { return false }
@@ -135,6 +136,10 @@ extension Message {
     /// message is dropped, and the caller is told. nil: there is none, it was taken, or the caller
     /// has given up waiting.
     public mutating func takeReply() -> Reply? {
+        if isFew {
+            guard few.hasReply else { return nil }
+            return few.take(few.count - 1).flatMap { Reply($0, of: few.core) }
+        }
         guard let attachments, attachments.hasReply,
             let id = attachments.take(attachments.items.count - 1)
         else { return nil }

@@ -35,7 +35,9 @@ final class CommonLane: @unchecked Sendable {
     let state: LaneState
     private var drops: DropWords
     /// What ended while even the drop words were in use.
-    private var waiting: [EndedHandle] = []
+    private var waiting: [EndedHandle] = [] {
+        didSet { core.value.chores.set(.releases, !waiting.isEmpty) }
+    }
 
     /// The core owns the lane.
     struct Unowned { unowned(unsafe) let value: PeerCore }
@@ -45,8 +47,6 @@ final class CommonLane: @unchecked Sendable {
         self.state = state
         self.drops = drops
     }
-
-    var hasWaiting: Bool { !waiting.isEmpty }
 
     /// Tells owners what could not be told before. Never waits.
     func retry() {
@@ -58,7 +58,7 @@ final class CommonLane: @unchecked Sendable {
     /// One handle ends: a record in its owner's ring; no room there: a word. Never fails, never waits.
     func release(_ ended: EndedHandle) {
         guard let link = livingLink(ended) else { return }
-        takeBack(from: link)
+        if drops.isInUse { takeBack(from: link) }
         if let producer = try? state.laneProducer(at: Int(ended.link)) {
             var record = ended.record
             var stamp: UInt64 = 0
@@ -92,9 +92,9 @@ final class CommonLane: @unchecked Sendable {
     }
 
     /// The link to the node's owner, unless that is dead: then nobody needs to be told.
-    private func livingLink(_ ended: EndedHandle) -> Link? {
-        guard let link = state.link(at: Int(ended.link)),
-            shmring_load_relaxed(link.dead) == 0
+    private func livingLink(_ ended: EndedHandle) -> UnsafeMutablePointer<LinkRoute>? {
+        guard let link = state.route(at: ended.link),
+            shmring_load_relaxed(link.pointee.dead) == 0
         else { return nil }
         return link
     }
@@ -107,7 +107,7 @@ final class CommonLane: @unchecked Sendable {
         for one in ended {
             guard let link = livingLink(one) else { continue }
             takeBack(from: link)
-            guard let word = drops.take(for: one, owner: link.peer) else {
+            guard let word = drops.take(for: one, owner: link.pointee.peer) else {
                 giveBack(words)
                 return nil
             }
@@ -125,18 +125,18 @@ final class CommonLane: @unchecked Sendable {
 
     func place(of word: DropWords.Word) -> UnsafeMutablePointer<UInt64> { drops.place(of: word) }
 
-    private func takeBack(from link: Link) {
+    private func takeBack(from link: UnsafeMutablePointer<LinkRoute>) {
         for ended in drops.takeBack(from: link) { isTold(ended, to: link) }
     }
 
     /// The owner knows before it reads anything later: what this peer called the grant is free.
-    private func isTold(_ ended: EndedHandle, to link: Link) {
+    private func isTold(_ ended: EndedHandle, to link: UnsafeMutablePointer<LinkRoute>) {
         guard ended.grant & PeerHot.chosenByHolder != 0, ended.grant < ReservedGrant.first else {
             return
         }
         // A number of the broker's was never taken from the link.
         if ended.key.granter == 0, ended.key.number == ended.grant { return }
-        link.giveBoundNumber(ended.grant)
+        link.pointee.link._withUnsafeGuaranteedRef { $0.giveBoundNumber(ended.grant) }
     }
 }
 

@@ -42,8 +42,13 @@ struct CreditWait {
 
 // MARK: The sender's side
 
-extension Link {
-    private var itsControl: UnsafeMutablePointer<shmring_ring_control> { producer.pointee.control }
+extension LinkRoute {
+    fileprivate var itsControl: UnsafeMutablePointer<shmring_ring_control> {
+        producer.pointee.control
+    }
+
+    /// A charge comes soon.
+    func expectCharge() { shmring_credit_prefetch(itsControl, boardOut) }
 
     /// Charges what a message brings, before anything is claimed. Any lane, any thread.
     ///
@@ -56,9 +61,6 @@ extension Link {
         return result == 0 ? nil : shortage
     }
 
-    /// A charge comes soon.
-    func expectCharge() { shmring_credit_prefetch(itsControl, boardOut) }
-
     /// It was not sent after all.
     func takeBack(_ charge: CreditCharge) {
         guard !charge.isEmpty else { return }
@@ -69,6 +71,12 @@ extension Link {
     fileprivate var creditBell: UnsafeMutablePointer<shmring_bell> {
         itsControl.pointer(to: \.credit_bell)!
     }
+}
+
+extension Link {
+    fileprivate var creditBell: UnsafeMutablePointer<shmring_bell> { route.pointee.creditBell }
+
+    func takeBack(_ charge: CreditCharge) { route.pointee.takeBack(charge) }
 
     /// Charges, or refuses. `wait`: how to wait for it, unless no waiting helps.
     ///
@@ -76,9 +84,9 @@ extension Link {
     func charge(
         _ charge: CreditCharge, account: Account, _ wait: inout CreditWait?
     ) throws(Bus1Error) {
-        guard self.charge(charge) != nil else { return }
+        guard route.pointee.charge(charge) != nil else { return }
         let announced = shmring_bell_announce(creditBell)
-        guard let shortage = self.charge(charge) else { return }
+        guard let shortage = route.pointee.charge(charge) else { return }
         let resource = chargedKinds.first { $0.kind == shortage.kind }!.resource
         // Alone, a sender gets half.
         let isPossible = UInt64(charge.amount(resource)) <= (shortage.limit + 1) / 2
@@ -108,7 +116,9 @@ struct ReceivedCharge: ~Copyable, @unchecked Sendable {
         self.ring = ring
         self.link = link
         var amounts = charge.amounts
-        isTooMuch = shmring_allowance_receive(ring.allowance, &link.received, &amounts) != 0
+        isTooMuch =
+            shmring_allowance_receive(
+                ring.allowance, &link.route.pointee.received, &amounts) != 0
     }
 
     /// For a list.
@@ -181,8 +191,7 @@ extension PeerCore {
     /// A dead peer's messages have all been received: what it had charged and not sent comes back.
     func buryCredit(of link: Link) {
         guard let ring = rings.first(where: { $0.id == link.ownRing }) else { return }
-        var received = link.received
-        shmring_allowance_bury(ring.allowance, link.boardIn, &received)
+        shmring_allowance_bury(ring.allowance, link.boardIn, &link.route.pointee.received)
         shareCredit()
     }
 }

@@ -99,13 +99,13 @@ struct DropWords {
     }
 
     /// Takes back what the owner behind this link has counted; what ended so for good.
-    mutating func takeBack(from link: Link) -> [EndedHandle] {
-        guard !queues.isEmpty, var queue = queues[link.index], !queue.groups.isEmpty else {
+    mutating func takeBack(from link: UnsafeMutablePointer<LinkRoute>) -> [EndedHandle] {
+        guard !queues.isEmpty, var queue = queues[link.pointee.index], !queue.groups.isEmpty else {
             return []
         }
         // SYNC H10 acquire, pairs with H11 in PeerCore.applyDrop: the owner does not read the word any more.
-        let seen = shmring_load_acquire(link.boardOut.pointer(to: \.drops_seen)!)
-        let isDead = shmring_load_relaxed(link.dead) != 0
+        let seen = shmring_load_acquire(link.pointee.boardOut.pointer(to: \.drops_seen)!)
+        let isDead = shmring_load_relaxed(link.pointee.dead) != 0
         var ended: [EndedHandle] = []
         while let group = queue.groups.first, isDead || group.end <= seen {
             for word in group.words {
@@ -115,7 +115,7 @@ struct DropWords {
             }
             queue.groups.removeFirst()
         }
-        queues[link.index] = queue
+        queues[link.pointee.index] = queue
         return ended
     }
 }

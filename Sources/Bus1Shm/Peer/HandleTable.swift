@@ -48,7 +48,7 @@ final class HandleTable: @unchecked Sendable {
 
     /// Makes a handle to a node behind a link. nil when there are as many as there may be.
     func add(
-        _ link: Link, at index: Int, grant: UInt32, word: UInt32,
+        _ link: UnsafeMutablePointer<LinkRoute>, grant: UInt32, word: UInt32,
         key: GrantKey = GrantKey(granter: 0, number: 0)
     ) -> HandleID? {
         let free: UInt32? = free.withLock { list in
@@ -63,9 +63,9 @@ final class HandleTable: @unchecked Sendable {
         (base + Int(free)).initialize(
             to: HandleEntry(
                 id: id, token: token,
-                producer: grant == ReservedGrant.unbound ? NoRoom.producer : link.producer,
-                dead: link.dead,
-                released: link.releaseWord(word), grant: grant, link: UInt32(index), key: key,
+                producer: grant == ReservedGrant.unbound ? NoRoom.producer : link.pointee.producer,
+                dead: link.pointee.dead, released: link.pointee.releaseWord(word), grant: grant,
+                link: link.pointee.index, key: key,
                 word: word))
         return HandleID(rawValue: id)
     }

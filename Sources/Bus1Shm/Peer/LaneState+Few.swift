@@ -26,7 +26,7 @@ extension LaneState {
         guard passing.count <= Self.fewMax else { return nil }
         try core.requireOpen("send handles")
         let entry = try usableEntry(handle)
-        guard try bind(entry), let link = link(at: Int(entry.pointee.link)) else { return nil }
+        guard try bind(entry), let link = route(at: entry.pointee.link) else { return nil }
         let producer = try producer(entry)
         let headerSize = MemoryLayout<AttachmentHeader>.size
         let recordSize = MemoryLayout<AttachedHandle>.size
@@ -37,7 +37,7 @@ extension LaneState {
         reserveLegs(1 + Self.fewMax)
         var few = Few()
         // What the receiver gave back last is on its way while the grants are made.
-        link.expectCharge()
+        link.pointee.expectCharge()
         do throws(Bus1Error) {
             for i in 0..<passing.count {
                 guard let record = try attach(passing[i], for: link, &few) else {
@@ -52,7 +52,7 @@ extension LaneState {
             throw error
         }
         let charge = CreditCharge(handles: passing.count)
-        guard link.charge(charge) == nil else {
+        guard link.pointee.charge(charge) == nil else {
             // The general way says what is missing, or waits for it.
             undo(few, link)
             return nil
@@ -89,20 +89,23 @@ extension LaneState {
             lane, core.clock, legs, UInt32(count), false, nil, &stamp, &failed)
     }
 
-    private func undo(_ few: Few, _ link: Link) {
-        link.takeBack(few.charge)
-        for i in 0..<few.grantCount { core.endGrant(few.grants[i], of: link) }
+    private func undo(_ few: Few, _ link: UnsafeMutablePointer<LinkRoute>) {
+        link.pointee.takeBack(few.charge)
+        for i in 0..<few.grantCount { core.endGrant(few.grants[i]) }
     }
 
     /// One handle. nil: not this way, or an owner's ring has no room.
     private func attach(
-        _ id: HandleID, for link: Link, _ few: inout Few
+        _ id: HandleID, for link: UnsafeMutablePointer<LinkRoute>, _ few: inout Few
     ) throws(Bus1Error) -> AttachedHandle? {
         let passed = try usableEntry(id)
         let index = Int(passed.pointee.link)
-        guard let owner = self.link(at: index) else { return nil }
-        if owner.peer == core.ownPeer {
-            guard let number = try core.makeGrant(as: passed.pointee.grant, to: link) else {
+        guard let owner = route(at: passed.pointee.link)?.pointee.peer else { return nil }
+        if owner == core.ownPeer {
+            guard
+                let number = try core.makeGrant(
+                    as: passed.pointee.grant, to: link.pointee.index)
+            else {
                 return nil
             }
             few.grants[few.grantCount] = number
@@ -112,17 +115,18 @@ extension LaneState {
                 rawKind: AttachedHandle.Kind.ofSender.rawValue)
         }
         guard try bind(passed) else { return nil }
-        if owner.peer == link.peer {
+        let receiver = link.pointee.peer
+        if owner == receiver {
             return AttachedHandle(
-                owner: owner.peer.rawValue, number: passed.pointee.grant,
+                owner: owner.rawValue, number: passed.pointee.grant,
                 word: passed.pointee.word, rawKind: AttachedHandle.Kind.ofReceiver.rawValue)
         }
-        try core.introduce(owner.peer, link.peer, byLane: number)
+        try core.introduce(owner, receiver, byLane: number)
         let count = core.nextHandOver()
         let body = bodies + few.legCount * Self.bodyStride
         body.storeBytes(
             of: ControlRecord(
-                .handOver, number: count, first: link.peer.rawValue,
+                .handOver, number: count, first: receiver.rawValue,
                 second: passed.pointee.grant), as: ControlRecord.self)
         legs[few.legCount] = shmring_leg(
             producer: try laneProducer(at: index), body: UnsafeRawPointer(body),
@@ -130,7 +134,7 @@ extension LaneState {
             bits: 0, position: 0)
         few.legCount += 1
         return AttachedHandle(
-            owner: owner.peer.rawValue, number: count, word: passed.pointee.word,
+            owner: owner.rawValue, number: count, word: passed.pointee.word,
             rawKind: AttachedHandle.Kind.ofThird.rawValue)
     }
 }

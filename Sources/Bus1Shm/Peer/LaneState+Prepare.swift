@@ -43,7 +43,7 @@ extension LaneState {
     /// Takes back what was done for a message that is not sent.
     func undo(_ prepared: PreparedMessage) {
         prepared.link.takeBack(prepared.charge)
-        for number in prepared.grants { core.endGrant(number, of: prepared.link) }
+        for number in prepared.grants { core.endGrant(number) }
         if let lent = prepared.lent {
             var reference = lent.reference
             _ = shmring_pool_take_back(lent.lender.pool, lent.lender.number, &reference)

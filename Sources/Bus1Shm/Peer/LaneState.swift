@@ -11,17 +11,19 @@ final class LaneState {
     unowned(unsafe) let core: PeerCore
     let number: UInt32
     let lane: UnsafeMutablePointer<shmring_lane>
-    var pools: [DomainID: SlicePool] = [:]
+    @exclusivity(unchecked) var pools: [DomainID: SlicePool] = [:]
     /// Room for the destinations of one transaction, kept.
-    private(set) var legs = UnsafeMutablePointer<shmring_leg>.allocate(capacity: 8)
-    private var legCount = 8
+    @exclusivity(unchecked) private(set) var legs = UnsafeMutablePointer<shmring_leg>.allocate(
+        capacity: 8)
+    @exclusivity(unchecked) private var legCount = 8
     var references: [shmring_slice_ref] = []
     /// Room for a payload of several pieces that fits a slot.
     let gathered = UnsafeMutableRawPointer.allocate(
         byteCount: Int(SHMRING_SLOT_BYTES_MAX), alignment: 8)
     /// Room for the bodies of one transaction, `bodyStride` apart, kept.
-    var bodies = UnsafeMutableRawPointer.allocate(byteCount: bodyStride, alignment: 8)
-    var bodyCount = 1
+    @exclusivity(unchecked) var bodies = UnsafeMutableRawPointer.allocate(
+        byteCount: bodyStride, alignment: 8)
+    @exclusivity(unchecked) var bodyCount = 1
     /// Slices that were copied because handles had no room beside them in the slot.
     var copiesForRecords: UInt64 = 0
     private let quotaBytes: Int
@@ -29,12 +31,12 @@ final class LaneState {
     private let handlesBase: UnsafeMutablePointer<HandleEntry>
     private let handlesMax: Int
     /// By the peer's index of the link: what lending to it needs, so that the path touches few lines.
-    private var lenders: [Lender?] = []
+    @exclusivity(unchecked) private var lenders: [Lender?] = []
 
     /// Of the latest transaction whose producers were marked.
-    var latestMark: UInt32 = 0
+    @exclusivity(unchecked) var latestMark: UInt32 = 0
     /// Set where credit was short, and waiting may help.
-    var creditWait: CreditWait?
+    @exclusivity(unchecked) var creditWait: CreditWait?
 
     struct Lender {
         let pool: OpaquePointer
@@ -42,9 +44,13 @@ final class LaneState {
         let domain: DomainID
     }
     /// By the peer's index of the link. Lane 0 uses those of the links.
-    private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
+    @exclusivity(unchecked) private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
     /// As far as they were looked up: links are only added, never moved.
-    private var links: [Link] = []
+    @exclusivity(unchecked) private var links: [Link] = []
+    /// The same, for the short ways.
+    @exclusivity(unchecked) private var routes =
+        UnsafeMutablePointer<UnsafeMutablePointer<LinkRoute>>.allocate(capacity: 1)
+    @exclusivity(unchecked) private var routeCount = 0
     /// Payloads that were copied once more because a destination is of another trust domain.
     var foreignCopies: UInt64 = 0
 
@@ -103,12 +109,25 @@ final class LaneState {
 
     private func lookUpLink(at index: Int) -> Link? {
         links = core.allLinks()
+        routes.deallocate()
+        routes = .allocate(capacity: max(1, links.count))
+        routeCount = links.count
+        for (index, link) in links.enumerated() {
+            (routes + index).initialize(to: link.route)
+        }
         return index < links.count ? links[index] : nil
+    }
+
+    /// What the short ways need of a link, by its place in the peer's list.
+    @inline(__always)
+    func route(at index: UInt32) -> UnsafeMutablePointer<LinkRoute>? {
+        if index < routeCount { return routes[Int(index)] }
+        return lookUpLink(at: Int(index))?.route
     }
 
     /// This lane's way into the ring behind a link.
     func laneProducer(at index: Int) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
-        if number == 0, let link = link(at: index) { return link.producer }
+        if number == 0, let route = route(at: UInt32(index)) { return route.pointee.producer }
         if index < producers.count, let producer = producers[index] { return producer }
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
@@ -299,6 +318,7 @@ final class LaneState {
 
     deinit {
         legs.deallocate()
+        routes.deallocate()
         gathered.deallocate()
         bodies.deallocate()
         for (index, producer) in producers.enumerated() {

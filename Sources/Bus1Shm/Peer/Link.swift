@@ -14,8 +14,10 @@ final class OwnRing {
     let consumer: UnsafeMutablePointer<shmring_consumer>
     /// What those who write into it have been charged.
     let allowance: UnsafeMutablePointer<shmring_allowance>
+    /// The same as `senders`, for the short ways. At a place that never moves.
+    let route: UnsafeMutablePointer<RingRoute>
     /// Who writes into it, by sender index.
-    var senders: [Link?] = []
+    @exclusivity(unchecked) var senders: [Link?] = []
 
     /// Maps the ring and checks its geometry. `isForeign`: of another trust domain than the peer's own.
     init(
@@ -29,14 +31,13 @@ final class OwnRing {
             offer.descriptor, SHMRING_SEGMENT_RING, writable: true, byteCount: byteCount,
             placement: placement, "map a ring of one's own")
         consumer = .allocate(capacity: 1)
+        consumer.initialize(to: shmring_consumer())
         allowance = .allocate(capacity: 1)
+        route = .allocate(capacity: 1)
+        route.initialize(to: RingRoute(allowance, isForeign: isForeign))
         var raw = mapping.raw
         let result = shmring_consumer_init(consumer, &raw, isForeign)
-        guard result == 0 else {
-            consumer.deallocate()
-            allowance.deallocate()
-            throw Bus1Error(result: result, "map a ring of one's own")
-        }
+        guard result == 0 else { throw Bus1Error(result: result, "map a ring of one's own") }
         shmring_allowance_init(allowance, consumer.pointee.control)
     }
 
@@ -47,6 +48,14 @@ final class OwnRing {
         shmring_consumer_deinit(consumer)
         consumer.deallocate()
         allowance.deallocate()
+        route.pointee.deallocate()
+        route.deallocate()
+    }
+
+    func add(_ link: Link) {
+        while senders.count <= Int(link.itsIndex) { senders.append(nil) }
+        senders[Int(link.itsIndex)] = link
+        route.pointee.set(link.itsIndex, link.route)
     }
 }
 
@@ -68,23 +77,11 @@ final class Link: @unchecked Sendable {
     let producer: UnsafeMutablePointer<shmring_producer>
     let lanes: UInt32
     let outbox: UnsafePointer<shmring_outbox>
-    /// In the other's outbox: the stamp of its death, 0 while it lives.
-    var dead: UnsafePointer<UInt64> {
-        UnsafeRawPointer(outbox).advanced(by: MemoryLayout.offset(of: \shmring_outbox.dead)!)
-            .assumingMemoryBound(to: UInt64.self)
-    }
-    /// In the other's outbox. Whoever passed the index here may have lied: any word will do.
-    func releaseWord(_ index: UInt32) -> UnsafePointer<UInt64> {
-        let words = UnsafeRawPointer(outbox).advanced(by: Int(shmring_outbox_release_offset(lanes)))
-            .assumingMemoryBound(to: UInt64.self)
-        return words + Int(index % UInt32(SHMRING_RELEASE_WORDS))
-    }
-    /// In the other's outbox.
-    var commitWords: UnsafePointer<UInt64> {
-        UnsafeRawPointer(outbox).advanced(by: MemoryLayout<shmring_outbox>.size)
-            .assumingMemoryBound(to: UInt64.self)
-    }
-    var commitWordCount: UInt32 { lanes * UInt32(SHMRING_COMMIT_WORDS) }
+    /// What the short ways need of it.
+    let route: UnsafeMutablePointer<LinkRoute>
+    var dead: UnsafePointer<UInt64> { route.pointee.dead }
+    var commitWords: UnsafePointer<UInt64> { route.pointee.commitWords }
+    var commitWordCount: UInt32 { route.pointee.commitWordCount }
     /// In the other's outbox.
     func dropWord(_ index: Int) -> UnsafePointer<shmring_drop> {
         UnsafeRawPointer(outbox).advanced(by: Int(shmring_outbox_drop_offset(lanes)))
@@ -95,7 +92,10 @@ final class Link: @unchecked Sendable {
     /// Wakes the other when it parks on its descriptor. Kept: the producers name it.
     private(set) var event: Descriptor?
     /// Its death has taken its place in the order.
-    var isDead = false
+    var isDead: Bool {
+        get { route.pointee.isDead }
+        set { route.pointee.isDead = newValue }
+    }
     /// It has a stamp, and will.
     var isDeathWatched = false
     /// The other's count of releases when its words were last looked at.
@@ -104,14 +104,14 @@ final class Link: @unchecked Sendable {
     var drops: [Int: Drop] = [:]
     /// How many of them have been applied.
     var dropsDone: UInt64 = 0
-    /// Its place in the peer's list. Fixed once the link is in it.
-    var index: UInt32 = .max
+    var index: UInt32 {
+        get { route.pointee.index }
+        set { route.pointee.index = newValue }
+    }
     private let boundNumbers = Mutex<BoundNumbers>(BoundNumbers())
     /// Of all lanes: who must know the event's descriptor.
     private let producers = Mutex<[Producer]>([])
 
-    /// What its messages have brought in all. Only the receiving thread.
-    var received = shmring_amounts()
     /// For its segments that are mapped here. Only the receiving thread.
     var segmentCharges: [UInt32: ReceivedCharge.Box] = [:]
 
@@ -223,6 +223,11 @@ final class Link: @unchecked Sendable {
         event = nil
         producer = .allocate(capacity: 1)
         producer.initialize(to: shmring_producer())
+        route = .allocate(capacity: 1)
+        route.initialize(
+            to: LinkRoute(
+                self, peer: peer, itsIndex: itsIndex, outbox: outbox, lanes: lanes,
+                producer: producer, boardOut: boardOut, boardIn: boardIn))
         let result = initProducer(producer, claimWord: claimWord)
         guard result == 0 else { throw Bus1Error(result: result, operation) }
         if let event = introduction.event.take() { setEvent(event) }
@@ -273,6 +278,7 @@ final class Link: @unchecked Sendable {
 
     deinit {
         producer.deallocate()
+        route.deallocate()
         shmring_view_deinit(segments)
     }
 }

@@ -116,6 +116,7 @@ struct NodeTable: @unchecked Sendable {
     }
 
     let memory: GrantMemory
+    private let chores: Chores
     /// For those who wait until there are fewer nodes.
     var bell: UnsafeMutablePointer<shmring_bell>?
     private(set) var nodes = NodeList()
@@ -138,8 +139,9 @@ struct NodeTable: @unchecked Sendable {
     /// Notices that are due again since a grant was undone.
     private var late: [QueuedNotice] = []
 
-    init(memory: GrantMemory, words: UnsafeMutablePointer<UInt64>) {
+    init(memory: GrantMemory, words: UnsafeMutablePointer<UInt64>, _ chores: Chores) {
         self.memory = memory
+        self.chores = chores
         self.words = words
     }
 
@@ -182,7 +184,10 @@ struct NodeTable: @unchecked Sendable {
     mutating func released(_ node: UInt64, at stamp: UInt64) {
         guard nodes[node]?.state == .alive else { return }
         nodes[node]!.state = .released(stamp)
-        if let names = names.removeValue(forKey: node) { unpublished += names.map { (node, $0) } }
+        if let names = names.removeValue(forKey: node) {
+            unpublished += names.map { (node, $0) }
+            chores.set(.names)
+        }
         forgetIfUnheld(node)
     }
 
@@ -211,6 +216,7 @@ struct NodeTable: @unchecked Sendable {
     /// The names to be taken back, once.
     mutating func takeUnpublished() -> [(node: UInt64, name: String)] {
         defer { unpublished = [] }
+        chores.set(.names, false)
         return unpublished
     }
 
@@ -403,6 +409,7 @@ struct NodeTable: @unchecked Sendable {
                 if how == .undone {
                     if let withdrawn = node.withdrawn {
                         late.append(crossing(of: entry.node, &node, at: withdrawn))
+                        chores.set(.lateNotices)
                     }
                 } else {
                     notice = crossing(of: entry.node, &node, at: stamp)
@@ -461,6 +468,7 @@ struct NodeTable: @unchecked Sendable {
 
     mutating func takeLate() -> [QueuedNotice] {
         defer { late = [] }
+        chores.set(.lateNotices, false)
         return late
     }
 }

@@ -152,7 +152,8 @@ extension PeerCore {
             if waiting {
                 // What can't be settled now is tried again soon; idle memory is given back soon.
                 let isSoon =
-                    hasClaimsToBury || hasIdlePools || hasWaitingReleases || pendingDeath != nil
+                    hasClaimsToBury || hasIdlePools || chores.isThere(.releases)
+                    || pendingDeath != nil
                 let until = Deadline.earlier(
                     deadline, isSoon ? .after(.milliseconds(5)) : .never)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
@@ -247,10 +248,10 @@ extension PeerCore {
     private func resolve(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Bool {
         let message = shmring_cell_message(cell)!
         guard shmring_message_is_attached(message) else { return try resolveSlice(of: cell) }
-        guard let link = link(sender: message.pointee.sender, ring: message.pointee.ring) else {
-            return false
-        }
-        return try resolveAttachments(of: cell, from: link)
+        let ring = message.pointee.ring
+        guard let route = route(sender: message.pointee.sender, ring: ring) else { return false }
+        if resolveFew(of: cell, from: route, in: ringRoutes[Int(ring)]!) { return true }
+        return try resolveAttachments(of: cell, from: route.pointee.link.takeUnretainedValue())
     }
 
     /// The message goes nowhere: its sender gets slices back, and owners the rights in it.
@@ -291,6 +292,8 @@ extension PeerCore {
         // The inbox moved its last ring to this place; the tables name rings by place.
         rings.swapAt(index, rings.count - 1)
         severed.append(rings.removeLast())
+        ringRoutes[index] = index < rings.count ? rings[index].route : nil
+        ringRoutes[rings.count] = nil
         let last = UInt32(rings.count)
         let stamp = inbox.pointee.last_stamp
         for link in links where link.ownRing == ring.id {

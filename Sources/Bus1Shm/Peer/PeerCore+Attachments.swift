@@ -40,6 +40,7 @@ extension PeerCore {
         of cell: UnsafeMutablePointer<shmring_cell>, from link: Link
     ) throws(Bus1Error) -> Bool {
         guard let received = try readAttachments(of: cell, from: link) else { return false }
+        let route = link.route
         let ring = rings[Int(shmring_cell_message(cell).pointee.ring)]
         let charge = ReceivedCharge(received.charge, from: link, in: ring)
         if isCreditUneven { shareCredit() }
@@ -55,8 +56,7 @@ extension PeerCore {
         var items = MostlyOne<Attachments.Item>()
         var patience: Deadline?
         for index in received.records.indices {
-            items.append(
-                try adopt(received.records[index], from: link, stamp: stamp, &patience))
+            items.append(adopt(received.records[index], from: route, stamp: stamp, &patience))
         }
         let attachments = Attachments(
             self, items, hasReply: received.header.marks.contains(.reply) && !items.isEmpty,
@@ -99,13 +99,13 @@ extension PeerCore {
         for index in received.records.indices {
             let record = received.records[index]
             switch record.kind {
-            case .ofSender: giveUp(.init(.release, number: record.number), to: link)
+            case .ofSender: giveUp(.init(.release, number: record.number), to: link.route)
             case .ofThird:
                 guard let index = linkOfPeer[PeerID(rawValue: record.owner)] else { continue }
                 giveUp(
                     .init(
                         .releaseUnbound, number: 0, first: link.peer.rawValue,
-                        second: record.number), to: links[index])
+                        second: record.number), to: links[index].route)
             case .ofReceiver, nil: break
             }
         }
@@ -169,41 +169,43 @@ extension PeerCore {
     }
 
     /// Makes a received right the receiver's own handle.
-    private func adopt(
-        _ record: AttachedHandle, from link: Link, stamp: UInt64, _ patience: inout Deadline?
-    ) throws(Bus1Error) -> Attachments.Item {
+    func adopt(
+        _ record: AttachedHandle, from link: UnsafeMutablePointer<LinkRoute>, stamp: UInt64,
+        _ patience: inout Deadline?
+    ) -> Attachments.Item {
         switch record.kind {
         case .ofSender:
-            guard record.owner == link.peer.rawValue,
+            guard record.owner == link.pointee.peer.rawValue,
                 isStillThere(record.word, before: stamp, of: link, &patience),
-                let id = handles.add(
-                    link, at: Int(link.index), grant: record.number, word: record.word)
+                let id = handles.add(link, grant: record.number, word: record.word)
             else {
                 giveUp(.init(.release, number: record.number), to: link)
                 return .invalid
             }
-            watchIfReleased(id)
+            watchIfReleased(id, word: link.pointee.releaseWord(record.word))
             return .handle(id, node: nil)
         case .ofThird:
             let owner = PeerID(rawValue: record.owner)
             if linkOfPeer[owner] == nil { try? readAllEvents() }
             guard let index = linkOfPeer[owner], owner != ownPeer else { return .invalid }
-            let ownerLink = links[index]
-            let key = GrantKey(granter: link.peer.rawValue, number: record.number)
+            let ownerLink = links[index].route
+            let key = GrantKey(granter: link.pointee.peer.rawValue, number: record.number)
+            // Bound when it is first used: many are only kept, or passed on, or given up.
             guard isStillThere(record.word, before: stamp, of: ownerLink, &patience),
                 let id = handles.add(
-                    ownerLink, at: index, grant: ReservedGrant.unbound, word: record.word, key: key)
+                    ownerLink, grant: ReservedGrant.unbound, word: record.word, key: key)
             else {
                 giveUp(
                     .init(.releaseUnbound, number: 0, first: key.granter, second: key.number),
                     to: ownerLink)
                 return .invalid
             }
-            if let entry = handles.entry(id) { _ = try? laneState.bind(entry) }
-            watchIfReleased(id)
+            watchIfReleased(id, word: ownerLink.pointee.releaseWord(record.word))
             return .handle(id, node: nil)
         case .ofReceiver:
-            guard let node = nodeID(named: record.number, by: link),
+            guard
+                let node = nodeID(
+                    named: record.number, by: link.pointee.link.takeUnretainedValue()),
                 let id = try? makeOwnHandle(node)
             else { return .invalid }
             return .handle(id, node: node)
@@ -215,17 +217,19 @@ extension PeerCore {
     /// was seen committed. What is pending may still take an earlier stamp: it is waited for, with the
     /// patience that is left for the whole message.
     private func isStillThere(
-        _ word: UInt32, before stamp: UInt64, of link: Link, _ patience: inout Deadline?
+        _ word: UInt32, before stamp: UInt64, of link: UnsafeMutablePointer<LinkRoute>,
+        _ patience: inout Deadline?
     ) -> Bool {
-        guard !link.isDead else { return false }
+        guard !link.pointee.isDead else { return false }
         // SYNC H5 acquire, pairs with B4: a death of before the message is not missed.
-        let dead = shmring_load_acquire(link.dead)
+        let dead = shmring_load_acquire(link.pointee.dead)
         guard dead == 0 || dead > stamp else { return false }
         var turn = 0
         while true {
             var released: UInt64 = 0
             let result = shmring_word_state(
-                link.releaseWord(word), link.commitWords, link.commitWordCount, &released)
+                link.pointee.releaseWord(word), link.pointee.commitWords,
+                link.pointee.commitWordCount, &released)
             if result == 0 { return released > stamp }
             guard result == -EAGAIN else { return true }
             // Between two stores of the releasing process. Stopped just there, it delays this peer
@@ -240,10 +244,10 @@ extension PeerCore {
 
     /// A handle to an own node, for this peer itself.
     func makeOwnHandle(_ node: NodeID) throws(Bus1Error) -> HandleID {
-        let (link, index) = try selfLink()
+        let (link, _) = try selfLink()
         let number = try makeGrant(node, to: link, oneShot: false)
-        guard let id = handles.add(link, at: index, grant: number, word: node.word) else {
-            endGrant(number, of: link)
+        guard let id = handles.add(link.route, grant: number, word: node.word) else {
+            endGrant(number)
             throw tooManyHandles("make a handle")
         }
         return id

@@ -90,8 +90,7 @@ extension PeerCore {
             let result = shmring_consumer_set_sender(
                 ring.consumer, link.itsIndex, link.outbox, link.lanes)
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
-            while ring.senders.count <= Int(link.itsIndex) { ring.senders.append(nil) }
-            ring.senders[Int(link.itsIndex)] = link
+            ring.add(link)
         }
         add(link)
         // Whose ring it is was not known before the first of its links.
@@ -125,7 +124,7 @@ extension PeerCore {
             granter: 0, number: grant.number.isMadeByBroker ? grant.number.rawValue : 0)
         let isBound = !grant.number.isMadeByBroker
         let id = handles.add(
-            links[index], at: index,
+            links[index].route,
             grant: isBound ? grant.number.rawValue : ReservedGrant.unbound, word: grant.word,
             key: key)
         guard let id, let entry = handles.entry(id) else { return nil }

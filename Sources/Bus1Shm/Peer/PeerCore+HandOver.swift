@@ -47,7 +47,7 @@ extension PeerCore {
             throw other.tooManyHandles(operation)
         }
         var made: [HandleID] = []
-        var grants: [(UInt32, Link)] = []
+        var grants: [UInt32] = []
         var records: [Int: [ControlRecord]] = [:]
         do throws(Bus1Error) {
             let way = other === self ? try selfLink().0 : try link(to: other)
@@ -57,7 +57,7 @@ extension PeerCore {
             try laneState.commitRecords(records, until: .after(.seconds(10)))
         } catch {
             for id in made { _ = other.handles.remove(id) }
-            for (number, link) in grants { endGrant(number, of: link) }
+            for number in grants { endGrant(number) }
             throw error
         }
         return made
@@ -65,7 +65,7 @@ extension PeerCore {
 
     /// One of them; what its owner is to be told is added to `records`.
     private func give(
-        _ id: HandleID, to other: PeerCore, _ way: Link, _ grants: inout [(UInt32, Link)],
+        _ id: HandleID, to other: PeerCore, _ way: Link, _ grants: inout [UInt32],
         _ records: inout [Int: [ControlRecord]]
     ) throws(Bus1Error) -> HandleID {
         let entry = try usableEntry(id)
@@ -78,7 +78,7 @@ extension PeerCore {
                 throw Bus1Error.nodeReleasedToSend
             }
             let number = try makeGrant(node, to: way, oneShot: false)
-            grants.append((number, way))
+            grants.append(number)
             let index = try other.indexOfLink(to: ownPeer)
             return try other.addHandle(at: index, grant: number, word: word)
         }
@@ -128,7 +128,7 @@ extension PeerCore {
         at index: Int, grant: UInt32, word: UInt32,
         key: GrantKey = GrantKey(granter: 0, number: 0)
     ) throws(Bus1Error) -> HandleID {
-        guard let id = handles.add(links[index], at: index, grant: grant, word: word, key: key)
+        guard let id = handles.add(links[index].route, grant: grant, word: word, key: key)
         else { throw tooManyHandles("give handles") }
         return id
     }

@@ -25,8 +25,8 @@ extension PeerCore {
     }
 
     /// A right that never became a handle, or is none any more.
-    func giveUp(_ record: ControlRecord, to link: Link) {
-        giveUp(EndedHandle(link: link.index, record))
+    func giveUp(_ record: ControlRecord, to link: UnsafeMutablePointer<LinkRoute>) {
+        giveUp(EndedHandle(link: link.pointee.index, record))
     }
 
     /// Has the node's owner told that this is given up: by this thread, or by the one that is in the common lane now.
@@ -58,12 +58,9 @@ extension PeerCore {
 
     /// Tells owners what they could not be told before. Does nothing most of the time.
     func retryReleases() {
-        // Any thread may have left some there: the lane knows. Not now, if another thread is in it: soon again.
-        let isWaiting: Bool? = common.withLockIfAvailable { lane in
-            if lane?.hasWaiting == true { lane?.retry() }
-            return lane?.hasWaiting ?? false
-        }
-        hasWaitingReleases = isWaiting ?? true
+        guard chores.isThere(.releases) else { return }
+        // Not now, if another thread is in it: soon again.
+        common.withLockIfAvailable { lane in lane?.retry() }
     }
 
     // MARK: Nodes

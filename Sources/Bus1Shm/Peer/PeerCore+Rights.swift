@@ -21,19 +21,19 @@ extension PeerCore {
     // MARK: Grants made by the owner
 
     /// Makes the peer behind a link a holder of an own node, before it learns so. The number goes into a message, or
-    /// to ``endGrant(_:of:)``. Any thread.
+    /// to ``endGrant(_:)``. Any thread.
     ///
     /// - Throws: `nodeReleased` also when the holder is dead, `overQuota`.
     func makeGrant(_ node: NodeID, to link: Link, oneShot: Bool) throws(Bus1Error) -> UInt32 {
         let operation: StaticString = "give a handle"
         return try nodes.withLock { table throws(Bus1Error) in
-            try makeGrant(node.rawValue, to: link, oneShot ? .oneShot : [], &table, operation)
+            try makeGrant(node.rawValue, to: link.index, oneShot ? .oneShot : [], &table, operation)
         }
     }
 
     /// A further grant of the node to which an own one leads: for a handle that is passed on. nil: the
     /// handle knows its grant by another name than the owner's. Any thread.
-    func makeGrant(as number: UInt32, to link: Link) throws(Bus1Error) -> UInt32? {
+    func makeGrant(as number: UInt32, to link: UInt32) throws(Bus1Error) -> UInt32? {
         guard number < PeerHot.grantsMax else { return nil }
         return try nodes.withLock { table throws(Bus1Error) in
             try makeGrant(table.node(of: number), to: link, [], &table, "give a handle")
@@ -41,7 +41,7 @@ extension PeerCore {
     }
 
     private func makeGrant(
-        _ node: UInt64, to link: Link, _ marks: GrantRecord.Marks, _ table: inout NodeTable,
+        _ node: UInt64, to link: UInt32, _ marks: GrantRecord.Marks, _ table: inout NodeTable,
         _ operation: StaticString
     ) throws(Bus1Error) -> UInt32 {
         guard table.isAlive(node) else { throw Bus1Error(.nodeReleased, operation) }
@@ -52,7 +52,7 @@ extension PeerCore {
                     resource: .handles, used: table.grantCount,
                     limit: Int(PeerHot.grantsMax) - 1, account: account))
         }
-        guard table.add(number, node: node, link: link.index, name: number, marks: marks) else {
+        guard table.add(number, node: node, link: link, name: number, marks: marks) else {
             table.giveNumber(number)
             throw Bus1Error(.nodeReleased, operation)
         }
@@ -60,7 +60,7 @@ extension PeerCore {
     }
 
     /// Undoes ``makeGrant(_:to:oneShot:)``: the message was not sent. Any thread.
-    func endGrant(_ number: UInt32, of link: Link) {
+    func endGrant(_ number: UInt32) {
         nodes.withLock { _ = $0.end(number, .undone, at: 0) }
     }
 
@@ -286,7 +286,7 @@ extension PeerCore {
 
     /// Afterwards the first of the queue, if there is one, is to be told.
     private func dropWithdrawn() {
-        notices += nodes.withLock { $0.takeLate() }
+        if chores.isThere(.lateNotices) { notices += nodes.withLock { $0.takeLate() } }
         while let first = notices.first {
             if case .noHandles = first.kind { readNewHolders() }
             guard isOfSeed(first) || !nodes.withLock({ $0.confirms(first) }) else { return }

@@ -72,9 +72,14 @@ extension PeerCore {
     }
 
     func link(sender: UInt32, ring: UInt32) -> Link? {
-        guard Int(ring) < rings.count else { return nil }
-        let senders = rings[Int(ring)].senders
-        return Int(sender) < senders.count ? senders[Int(sender)] : nil
+        route(sender: sender, ring: ring)?.pointee.link.takeUnretainedValue()
+    }
+
+    /// The same, for the short ways.
+    @inline(__always)
+    func route(sender: UInt32, ring: UInt32) -> UnsafeMutablePointer<LinkRoute>? {
+        guard Int(ring) < PeerHot.ringsMax else { return nil }
+        return ringRoutes[Int(ring)]?.pointee[sender]
     }
 
     /// The slice that is the whole of a message.

@@ -55,6 +55,13 @@ extension PeerCore {
         _ = watchIfReleased(entry, link)
     }
 
+    /// The same, of a handle with this release word: mostly that says nothing.
+    @inline(__always)
+    func watchIfReleased(_ id: HandleID, word: UnsafePointer<UInt64>) {
+        // Relaxed, as below.
+        if shmring_load_relaxed(word) != 0 { watchIfReleased(id) }
+    }
+
     private func watchIfReleased(_ entry: UnsafeMutablePointer<HandleEntry>, _ link: Link) -> Int32
     {
         // Relaxed: the inbox reads it again; what was pending before the flag or the message is seen.

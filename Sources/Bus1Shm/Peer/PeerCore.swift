@@ -8,7 +8,8 @@ import Synchronization
 /// Handles, nodes and lanes keep it alive, so that the memory they point to stays mapped; closing the peer ends its
 /// membership of the bus and makes every later use of them fail.
 ///
-/// NOTE - one isolation domain uses it (the peer's), but for what says otherwise.
+/// NOTE - one isolation domain uses it (the peer's), but for what says otherwise. That nobody else does is not checked at
+/// each use (`@exclusivity(unchecked)`), here and in what belongs to a lane: the checks were a tenth of a hand-over.
 @usableFromInline
 final class PeerCore: @unchecked Sendable {
     // @unchecked: what other threads reach is the handle table (words written with release stores) and the free
@@ -29,8 +30,8 @@ final class PeerCore: @unchecked Sendable {
     let hot: UnsafeMutablePointer<PeerHot>
     let lane: UnsafeMutablePointer<shmring_lane>
     /// The peer's own lane. Set at the end of init.
-    private(set) var laneState: LaneState! = nil
-    var nextTrim_ns: UInt64 = 0
+    @exclusivity(unchecked) private(set) var laneState: LaneState! = nil
+    @exclusivity(unchecked) var nextTrim_ns: UInt64 = 0
     let outbox: UnsafeMutablePointer<shmring_outbox>
     private(set) var lanesTaken: UInt32 = 1
 
@@ -38,14 +39,18 @@ final class PeerCore: @unchecked Sendable {
     let outboxMapping: Mapping
     private let busMapping: Mapping
 
-    var rings: [OwnRing] = []
+    @exclusivity(unchecked) var rings: [OwnRing] = []
+    /// By the ring's place in `rings`.
+    let ringRoutes: UnsafeMutablePointer<UnsafeMutablePointer<RingRoute>?>
     /// In the order of introduction; only added to. Lanes read it through ``link(at:)``.
-    private(set) var links: [Link] = []
+    @exclusivity(unchecked) private(set) var links: [Link] = []
     private let shared = Mutex<SharedLists>(SharedLists())
-    var linkOfPeer: [PeerID: Int] = [:]
+    @exclusivity(unchecked) var linkOfPeer: [PeerID: Int] = [:]
     /// The own nodes and who holds handles to them.
     let nodes: Mutex<NodeTable>
     private let grantMemory: GrantMemory
+    /// Beside receiving.
+    let chores = Chores()
     let handles: HandleTable
     /// Held while a handle is bound, so that it is bound once.
     let binding = Mutex<Void>(())
@@ -55,26 +60,24 @@ final class PeerCore: @unchecked Sendable {
     let common = Mutex<CommonLane?>(nil)
     /// Handles that their nodes' owners are to be told of.
     let ended = Mutex<[EndedHandle]>([])
-    /// Some of them found neither room nor a word.
-    var hasWaitingReleases = false
     /// Given by others, in the order in which they came, until somebody asks for them.
     var given: [GivenHandle] = []
     var inherited: [HandleID?] = []
     /// How many of them the broker has not told of yet.
     var inheritedMissing = 0
     /// To be received before anything else.
-    var notices: [QueuedNotice] = []
+    @exclusivity(unchecked) var notices: [QueuedNotice] = []
     /// Where attempts of the peer's own lane were abandoned and the other could not be told.
-    var linksToTell: [Link] = []
+    @exclusivity(unchecked) var linksToTell: [Link] = []
     /// Once somebody has asked for the descriptor.
-    var eventSource: EventSource?
-    var hasClaimsToBury = false
+    @exclusivity(unchecked) var eventSource: EventSource?
+    @exclusivity(unchecked) var hasClaimsToBury = false
     /// Handles whose release words the inbox watches. Only the receiving thread.
-    var watched: Set<UInt64> = []
+    @exclusivity(unchecked) var watched: Set<UInt64> = []
     /// The link whose peer's death has no stamp yet.
-    var pendingDeath: UInt64?
+    @exclusivity(unchecked) var pendingDeath: UInt64?
     /// `attention` when the broker was last known to have nothing in its queue for this peer.
-    var attentionWhenAllWasRead: UInt32 = 0
+    @exclusivity(unchecked) var attentionWhenAllWasRead: UInt32 = 0
     /// Rings that were cut: mapped until the end, since messages may still be under way there.
     var severed: [OwnRing] = []
     /// Messages of those without the right to send them.
@@ -82,10 +85,10 @@ final class PeerCore: @unchecked Sendable {
     /// 1 once the peer has left the bus. Lanes read it.
     private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
-    var kept = KeptDeliveries()
+    @exclusivity(unchecked) var kept = KeptDeliveries()
     var seed: Seed?
     /// Some user has more outstanding than its share.
-    var isCreditUneven = false
+    @exclusivity(unchecked) var isCreditUneven = false
 
     struct HandOvers {
         var introduced: Set<PairKey> = []
@@ -158,8 +161,11 @@ final class PeerCore: @unchecked Sendable {
         nodes = Mutex(
             NodeTable(
                 memory: grantMemory,
-                words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self)))
+                words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self),
+                chores))
         hot = .allocate(capacity: 1)
+        ringRoutes = .allocate(capacity: PeerHot.ringsMax)
+        ringRoutes.initialize(repeating: nil, count: PeerHot.ringsMax)
         let (seconds, attoseconds) = options.spin.components
         let spin =
             options.spin == .zero || bus1_sys_cpu_count() < 2
@@ -227,6 +233,7 @@ final class PeerCore: @unchecked Sendable {
     }
 
     func add(_ ring: OwnRing) {
+        ringRoutes[rings.count] = ring.route
         rings.append(ring)
         shared.withLock { $0.rings.append(ring) }
     }
@@ -273,6 +280,7 @@ final class PeerCore: @unchecked Sendable {
 
     /// Takes the names of released nodes back. Does nothing most of the time.
     func takeNamesBack() {
+        guard chores.isThere(.names) else { return }
         let names = nodes.withLock { $0.takeUnpublished() }
         guard !names.isEmpty else { return }
         for (_, name) in names { try? connection.unpublish(name, until: .after(.seconds(1))) }
@@ -325,7 +333,9 @@ final class PeerCore: @unchecked Sendable {
         lane.deallocate()
         shmring_arena_close(hot.pointee.arena)
         hot.deallocate()
+        ringRoutes.deallocate()
         clock.deallocate()
         closedWord.deallocate()
+        chores.deallocate()
     }
 }

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "shmring_credit.h"
 #include "shmring_inbox.h"
 #include "shmring_pool.h"
 
@@ -18,6 +19,18 @@ enum shmring_cell_state {
     SHMRING_CELL_FREE = 0,
     SHMRING_CELL_KEPT = 1,
     SHMRING_CELL_ORPHAN = 2, /* its arena was closed */
+};
+
+#define SHMRING_CELL_ITEMS 4u
+
+/* What came with a message beside its payload, where that is little: for the layer above. */
+struct shmring_cell_few {
+    uint32_t count; /* 0: nothing of this kind */
+    uint32_t marks;
+    uint64_t items[SHMRING_CELL_ITEMS];
+    void *owner, *link;
+    struct shmring_allowance *allowance; /* and its board: what it was charged */
+    struct shmring_board *board;
 };
 
 /* A message and what the layer above knows of it. */
@@ -35,6 +48,7 @@ struct shmring_cell {
     struct shmring_held held;                     /* for give_back */
     void *attachments;                            /* for give_back: what came with the payload */
     void (*give_back_payload)(struct shmring_cell *cell); /* for give_back: of a slice */
+    struct shmring_cell_few few;                  /* for give_back, as well */
     struct shmring_message message;               /* its body follows: last */
 };
 

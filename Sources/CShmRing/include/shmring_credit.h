@@ -91,6 +91,19 @@ void shmring_allowance_init(struct shmring_allowance *allowance,
 /* From now on so much may be outstanding, at least 1. Less than there is: new charges fail until
  * that has fallen. */
 void shmring_allowance_set(struct shmring_allowance *allowance, uint32_t kind, uint64_t limit);
+/* Whether that may be outstanding as well, for certain. */
+SHMRING_INLINE bool shmring_allowance_admits(const struct shmring_allowance *allowance,
+                                             const struct shmring_amounts *amounts)
+{
+    for (uint32_t kind = 0; kind < SHMRING_CREDIT_KINDS; kind++) {
+        /* Relaxed: seen late, it makes too much of what is held. */
+        uint64_t held = allowance->received[kind] -
+                        shmring_load_relaxed(&allowance->returned[kind]);
+        if (amounts->of[kind] != 0 && held + amounts->of[kind] > allowance->limit[kind])
+            return false;
+    }
+    return true;
+}
 /* Takes note of what a message brings. SHMRING_E_FULL: more than its domain may have outstanding,
  * which no honest sender sends; it is noted, and must be given back like all. */
 int shmring_allowance_receive(struct shmring_allowance *allowance, struct shmring_amounts *of_link,

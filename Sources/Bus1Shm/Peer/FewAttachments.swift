@@ -1,0 +1,143 @@
+import CShmRing
+
+// The usual way of handles, at the receiver: a few of them in a message that fits its slot. What the general way
+// (PeerCore+Attachments.swift) keeps in an object stands in the message's cell here.
+
+/// The handles of such a message, in its cell.
+struct FewAttachments {
+    let place: UnsafeMutablePointer<shmring_cell_few>
+
+    /// Instead of a handle: released before the message was sent; taken.
+    private static let invalid: UInt64 = 1
+    private static let taken: UInt64 = 0
+    private static let reply: UInt32 = 1
+    static let countMax = Int(SHMRING_CELL_ITEMS)
+
+    var count: Int { Int(place.pointee.count) }
+    /// The last one is a reply handle.
+    var hasReply: Bool { place.pointee.marks & Self.reply != 0 }
+    var handleCount: Int { count - (hasReply ? 1 : 0) }
+    /// Kept alive by the cell.
+    var core: PeerCore {
+        Unmanaged<PeerCore>.fromOpaque(place.pointee.owner).takeUnretainedValue()
+    }
+
+    private func word(_ index: Int) -> UnsafeMutablePointer<UInt64> {
+        UnsafeMutableRawPointer(place).advanced(
+            by: MemoryLayout<shmring_cell_few>.offset(of: \.items)!
+        ).assumingMemoryBound(to: UInt64.self) + index
+    }
+
+    func handle(_ index: Int) -> HandleID? {
+        let word = word(index).pointee
+        return word == Self.invalid || word == Self.taken ? nil : HandleID(rawValue: word)
+    }
+
+    func isInvalid(_ index: Int) -> Bool {
+        (0..<count).contains(index) && word(index).pointee == Self.invalid
+    }
+
+    /// Takes a handle out. nil: invalid, or taken before.
+    func take(_ index: Int) -> HandleID? {
+        guard let id = handle(index) else { return nil }
+        word(index).pointee = Self.taken
+        // Mostly the message is at its end then.
+        shmring_allowance_prefetch(place.pointee.allowance, place.pointee.board)
+        return id
+    }
+
+    /// Nothing is in it yet.
+    func begin(
+        _ core: PeerCore, _ link: UnsafeMutablePointer<LinkRoute>,
+        _ allowance: UnsafeMutablePointer<shmring_allowance>, count: Int, hasReply: Bool
+    ) {
+        place.pointee.count = UInt32(count)
+        place.pointee.marks = hasReply ? Self.reply : 0
+        place.pointee.owner = Unmanaged.passRetained(core).toOpaque()
+        place.pointee.link = link.pointee.link.retain().toOpaque()
+        place.pointee.allowance = allowance
+        place.pointee.board = link.pointee.boardIn
+    }
+
+    func set(_ index: Int, _ id: HandleID?) { word(index).pointee = id?.rawValue ?? Self.invalid }
+
+    /// What was not taken is given up, and what the message was charged is given back. Any thread.
+    func end() {
+        let core = Unmanaged<PeerCore>.fromOpaque(place.pointee.owner)
+        core._withUnsafeGuaranteedRef { core in
+            for index in 0..<count {
+                if let id = handle(index) { core.releaseHandle(id) }
+            }
+        }
+        var charge = shmring_amounts_make(0, UInt64(count), 0, 0)
+        shmring_allowance_give_back(place.pointee.allowance, place.pointee.board, &charge)
+        place.pointee.count = 0
+        Unmanaged<Link>.fromOpaque(place.pointee.link).release()
+        core.release()
+    }
+}
+
+extension Message {
+    /// Its attachments are of that kind.
+    var isFew: Bool { cell.pointee.few.count != 0 }
+    var few: FewAttachments { FewAttachments(place: cell.pointer(to: \.few)!) }
+}
+
+extension PeerCore {
+    /// Makes the handles of a message that has only a few, and nothing else, its receiver's. False: it is not of that
+    /// kind, and nothing has happened.
+    func resolveFew(
+        of cell: UnsafeMutablePointer<shmring_cell>, from link: UnsafeMutablePointer<LinkRoute>,
+        in ring: UnsafeMutablePointer<RingRoute>
+    ) -> Bool {
+        let message = UnsafePointer(shmring_cell_message(cell)!)
+        let headerSize = MemoryLayout<AttachmentHeader>.size
+        let recordSize = MemoryLayout<AttachedHandle>.size
+        let length = Int(message.pointee.length)
+        guard !shmring_message_is_slice(message), length >= headerSize, !isCreditUneven else {
+            return false
+        }
+        let body = UnsafeRawPointer(shmring_message_body(message)!)
+        let header = body.loadUnaligned(as: AttachmentHeader.self)
+        let count = Int(header.handleCount)
+        let payload = headerSize + count * recordSize
+        let hasReply = header.marks.contains(.reply)
+        guard header.descriptorCount == 0, header.marks.isSubset(of: .reply), count > 0,
+            count <= FewAttachments.countMax, length >= payload
+        else { return false }
+        for index in 0..<count {
+            switch Self.record(index, in: body).kind {
+            case .ofSender, .ofThird: break
+            case .ofReceiver, nil: return false
+            }
+        }
+        if hasReply, !hasSocket(link) { return false }
+        // Nobody may have so much outstanding: the general way deals with who has.
+        var charge = shmring_amounts_make(0, UInt64(count), 0, 0)
+        guard shmring_allowance_admits(ring.pointee.allowance, &charge) else { return false }
+        _ = shmring_allowance_receive(ring.pointee.allowance, &link.pointee.received, &charge)
+        let few = FewAttachments(place: cell.pointer(to: \.few)!)
+        few.begin(self, link, ring.pointee.allowance, count: count, hasReply: hasReply)
+        cell.pointee.give_back = { FewAttachments(place: $0!.pointer(to: \.few)!).end() }
+        var patience: Deadline?
+        for index in 0..<count {
+            let item = adopt(
+                Self.record(index, in: body), from: link, stamp: message.pointee.stamp, &patience)
+            if case .handle(let id, _) = item { few.set(index, id) } else { few.set(index, nil) }
+        }
+        cell.pointee.payload = body + payload
+        cell.pointee.byte_count = UInt64(length - payload)
+        return true
+    }
+
+    private static func record(_ index: Int, in body: UnsafeRawPointer) -> AttachedHandle {
+        body.loadUnaligned(
+            fromByteOffset: MemoryLayout<AttachmentHeader>.size
+                + index * MemoryLayout<AttachedHandle>.size, as: AttachedHandle.self)
+    }
+
+    /// A long reply, sent by any thread, will find the link's socket.
+    private func hasSocket(_ link: UnsafeMutablePointer<LinkRoute>) -> Bool {
+        link.pointee.link._withUnsafeGuaranteedRef { $0.socket.withLock { $0 != nil } }
+    }
+}
