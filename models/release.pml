@@ -6,6 +6,11 @@
  * meanwhile. With HANDOVER the only transaction passes a handle to receiver 0; its other destination
  * is the owner's own ring, in which the owner looks for holders that it does not know yet.
  *
+ * With LOOKUP receiver 0 is given a handle by the broker meanwhile, which counts that in the owner's
+ * outbox before it tells the new holder. The owner reads of it when it likes: if it finds one counted
+ * of whom it has not read, it has the broker set the flag. What was released before something that the
+ * receiver has delivered is no handle.
+ *
  * Checked:
  *   1. messages and the notice have one order that both receivers see and that agrees with real time
  *      (no cycle, as in multicast.pml);
@@ -61,6 +66,10 @@
 #define BEGUN_AGAIN 10      /* and a holder was told */
 #define FOUND_AGAIN 11      /* a holder was found only when the release was begun again */
 #define NOT_WAITED_FOR 12   /* begun again while a look waited for the aborted one */
+#define BROKER_ASKED 13     /* a newcomer was counted and not read of */
+#define READ_OF 14          /* the owner had read of it, and flags it itself */
+#define FOUND_ITSELF 15     /* not counted yet: it finds the release when it is given the handle */
+#define OVER 16             /* it is given none: what was released before something it has received */
 
 #define PENDING 1
 #define ABORTED 2
@@ -93,6 +102,25 @@ byte destinations[N];
 byte earlier[N], returned, committed, delivered[2];
 byte told[2];
 bit  new_holder;            /* the owner has found one */
+#ifdef LOOKUP
+bit  counted, given, listed;    /* in the owner's outbox; told to the holder; read by the owner */
+bit  refused;                   /* released before it was given */
+
+active proctype giver() {
+    counted = 1;
+    given = 1
+}
+
+/* The owner's receiving thread. The lock keeps it out of a release under way. */
+active proctype reader() {
+    atomic {
+        counted && word[RELEASE] != PENDING ->
+        listed = 1;
+        /* Too late for its place, but told. */
+        if :: word[RELEASE] >= COMMITTED -> flag[0] = 1 :: else fi
+    }
+}
+#endif
 
 inline order(those, x) {
     set = those;
@@ -222,6 +250,19 @@ inline look_for_holders() {
         fi
     }
 #endif
+#ifdef LOOKUP
+    atomic {
+        if
+        :: listed -> new_holder = 1; REACHED(READ_OF)
+#ifndef NOT_COUNTED
+        :: counted && !listed -> new_holder = 1; REACHED(BROKER_ASKED)
+        :: !counted && !listed
+#else
+        :: !listed
+#endif
+        fi
+    }
+#endif
 }
 
 active proctype owner() {
@@ -252,7 +293,7 @@ begin:
 #else
 #define FLAGGED 1
 #endif
-#ifdef HANDOVER
+#if defined(HANDOVER) || defined(LOOKUP)
         atomic { flag_stored[0] = new_holder && FLAGGED };
 #else
         atomic { flag_stored[0] = FLAGGED; flag_stored[1] = FLAGGED };
@@ -323,8 +364,15 @@ inline take_flag() {
 #else
     atomic { saw = flag[r]; flag[r] = 0 };
     if
+#ifdef LOOKUP
+    /* It knows of no handle: there is no word to read. */
+    :: !got
+    :: got && (saw || read_anyway || notice == SEEN_PENDING) -> read_word()
+    :: got && !(saw || read_anyway || notice == SEEN_PENDING)
+#else
     :: saw || read_anyway || notice == SEEN_PENDING -> read_word()
     :: else
+#endif
     fi;
     atomic { saw = 0; read_anyway = 0 }
 #endif
@@ -333,6 +381,9 @@ inline take_flag() {
 inline deliver(q) {
     order(delivered[r], TRANSACTION(q));
     delivered[r] = delivered[r] | BIT(TRANSACTION(q));
+#ifdef LOOKUP
+    last = KEY(q);
+#endif
     front[r]++
 }
 inline tell() {
@@ -347,6 +398,10 @@ inline tell() {
 proctype receiver(byte r) {
     byte c, q, end_of_look, seen, set, j, notice, its;
     bit saw, read_anyway, was_pending, early_flag;
+#ifdef LOOKUP
+    bit got;
+    byte last;
+#endif
 look:
 #ifdef FLAG_BEFORE_HEADER
     early_flag = flag[r];
@@ -359,6 +414,17 @@ end:
         if
         :: WRITTEN(front[r]) && !(IS_MULTI(front[r]) && WORD(front[r]) == PENDING) -> c = front[r]
         :: flag[r] -> c = NOTHING; goto ahead
+#ifdef LOOKUP
+        :: given && !got && !(points == generation && word[RELEASE] == PENDING) ->
+            got = 1;
+            if
+#ifndef NOT_JUDGED
+            :: points && word[RELEASE] >= COMMITTED && NOTICE_KEY < last ->
+                notice = DONE; refused = 1; REACHED(OVER); goto look
+#endif
+            :: else -> read_anyway = 1; c = NOTHING; goto ahead
+            fi
+#endif
         :: notice == SEEN_PENDING && RELEASE_OVER -> c = NOTHING; goto ahead
         :: notice == IN_HAND -> c = NOTHING; goto ahead
 #ifdef FLAG_BEFORE_HEADER
@@ -467,6 +533,9 @@ ahead:
             fi
         :: notice == IN_HAND && !(q < end_of_look && (seen & BIT(q)) && KEY(q) < NOTICE_KEY) ->
             if :: c != NOTHING -> REACHED(TOLD_FIRST) :: else fi;
+#ifdef LOOKUP
+            if :: !new_holder -> REACHED(FOUND_ITSELF) :: else fi;
+#endif
 #ifdef HANDOVER
             if :: c != NOTHING -> REACHED(INVALID) :: else fi;
 #endif
@@ -490,8 +559,13 @@ end:
         assert(!(committed & BIT(0)) == !(delivered[0] & BIT(0)));
 #else
         do
+#ifdef LOOKUP
+        :: r < 1 ->
+            assert(told[r] == ((committed & BIT(RELEASE)) && !refused));
+#else
         :: r < 2 ->
             assert(told[r] == ((committed & BIT(RELEASE)) != 0));
+#endif
             x = 0;
             do
             :: x < NT ->
@@ -512,7 +586,7 @@ end:
 }
 
 init {
-#ifdef HANDOVER
+#if defined(HANDOVER) || defined(LOOKUP)
     run receiver(0)
 #else
     atomic { run receiver(0); run receiver(1) }

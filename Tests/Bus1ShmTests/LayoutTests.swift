@@ -69,6 +69,8 @@ import Testing
         "shmring_slice_ref.byte_count": place(\shmring_slice_ref.byte_count),
         "shmring_outbox.header": place(\shmring_outbox.header),
         "shmring_outbox.attention": place(\shmring_outbox.attention),
+        "shmring_outbox.flagged": place(\shmring_outbox.flagged),
+        "shmring_outbox.given": place(\shmring_outbox.given),
         "shmring_outbox.dead": place(\shmring_outbox.dead),
         "shmring_outbox.releases": place(\shmring_outbox.releases),
         "shmring_outbox.drops": place(\shmring_outbox.drops),

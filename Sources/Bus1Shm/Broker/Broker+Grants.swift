@@ -29,10 +29,25 @@ extension Broker {
     ) -> GrantNumber? {
         guard let number = number ?? owner.nextGrantNumber() else { return nil }
         holder.remember(number, of: owner.id, node: node)
+        owner.outbox?.countNewcomer()
         tell(
             .holderAdded, to: owner,
             GrantBody(node: node, number: number.rawValue, holder: holder.id.rawValue))
         return number
+    }
+
+    /// An owner releases a node, and has not read of everybody who was given one: all who know it
+    /// are told to look at its release words.
+    func flagHolders(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
+        let body = try whole(message, FlagHoldersBody.self)
+        for id in peer.introduced where id != peer.id {
+            guard let other = peers[id], let ring = other.rings[peer.domain(toward: other)],
+                let mapping = try? BrokerMapping(
+                    ring.descriptor.rawValue, SHMRING_SEGMENT_RING, SHMRING_READ_WRITE)
+            else { continue }
+            mapping.flag(RingFlag.releases, event: ring.event?.rawValue)
+        }
+        peer.outbox?.answerFlags(body.number)
     }
 
     // MARK: Tickets

@@ -32,6 +32,7 @@ extension Broker {
         case (.member, .bury): try bury(message, from: peer)
         case (.member, .introduce): try introduceOthers(message, from: peer)
         case (.member, .limits): try limits(message, from: peer)
+        case (.member, .flagHolders): try flagHolders(message, from: peer)
         case (.member, .abortAsk): try abortAsk(message, from: peer)
         default: throw .sever
         }

@@ -40,6 +40,23 @@ struct BrokerMapping: ~Copyable {
         withUnsafePointer(to: mapping) { shmring_outbox_set_dead($0, stamp) }
     }
 
+    /// Counts somebody to whom something of the outbox's owner is given, before it is.
+    func countNewcomer() {
+        withUnsafePointer(to: mapping) { shmring_newcomers_count($0) }
+    }
+
+    /// Says that all flags are set that the owner asked for by this number.
+    func answerFlags(_ number: UInt32) {
+        withUnsafePointer(to: mapping) { shmring_newcomers_answer($0, number) }
+    }
+
+    // MARK: Ring
+
+    /// Sets a flag in a ring's control, and wakes its receiver.
+    func flag(_ flag: UInt64, event: Int32?) {
+        withUnsafePointer(to: mapping) { shmring_newcomers_flag($0, flag, event ?? -1) }
+    }
+
     // MARK: Claims
 
     /// Those claim words that are not zero, as they are now.

@@ -28,6 +28,8 @@ final class ControlConnection {
     var welcome: Welcome?
     /// Of this peer, as the welcome said.
     private(set) var ownPeer = PeerID(rawValue: 0)
+    /// Of the control protocol, as the broker speaks it with this peer. Fixed after the welcome.
+    private(set) var version: UInt32 = 0
     /// Why nothing can be asked any more; nil as long as the connection works.
     var severedBecause: Bus1Error.Code?
     /// The broker has closed its end, or is gone.
@@ -55,6 +57,7 @@ final class ControlConnection {
             do {
                 let welcome = try connection.hello(bus, options, until: deadline)
                 connection.ownPeer = welcome.peer
+                connection.version = welcome.version
                 connection.welcome = consume welcome
                 return connection
             } catch {
@@ -274,6 +277,16 @@ final class ControlConnection {
         let body = AbortAskBody(
             peer: peer.rawValue, commitIndex: commitIndex, generation: generation)
         try tell(.abortAsk, body, "ask for an abort")
+    }
+
+    /// Has everybody flagged who was introduced to this peer: see `shmring_newcomers.h`. Never waits, touches nothing
+    /// of the connection but its socket: any thread. False: it can't be asked.
+    func askToFlagHolders(_ number: UInt32) -> Bool {
+        guard version >= 2, number != 0 else { return false }
+        let message = ControlMessage(
+            .flagHolders, request: number, FlagHoldersBody(number: number))
+        return bus1_sys_socket_send(
+            socket.rawValue, message.bytes, message.bytes.count, nil, 0) == 0
     }
 
     /// Ends the connection in order: the broker announces this peer's death before it answers, and

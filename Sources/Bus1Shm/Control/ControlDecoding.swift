@@ -15,7 +15,8 @@ extension Welcome {
         self.init(
             peer: PeerID(rawValue: body.peer), domain: DomainID(rawValue: body.domain),
             account: Account(uid: body.uid, pid: body.pid),
-            broker: Account(uid: body.brokerUID, pid: body.brokerPID), layoutVersion: body.layout,
+            broker: Account(uid: body.brokerUID, pid: body.brokerPID), version: body.version,
+            layoutVersion: body.layout,
             lanes: body.lanes,
             slots: body.slots, slotBytes: body.slotBytes, grantsOfTicket: Int(body.grantsOfTicket),
             clockNow: body.clockNow,

@@ -96,6 +96,7 @@ struct Welcome: ~Copyable {
     /// This process, as the kernel vouched to the broker.
     let account: Account
     let broker: Account
+    let version: UInt32
     let layoutVersion: UInt32
     let lanes: UInt32
     /// Of each ring that is made for this peer.

@@ -12,7 +12,7 @@
 // NOTE - unknown kinds are malformed, not ignored: what both sides speak is settled once, in hello.
 
 /// The version of this protocol that this build speaks, and the oldest that it still understands.
-let controlVersion: UInt32 = 1
+let controlVersion: UInt32 = 2
 let controlVersionMin: UInt32 = 1
 
 /// No message is longer, tail included.
@@ -47,6 +47,8 @@ enum ControlKind: UInt32 {
     case goodbye = 16
     case introduce = 17
     case limits = 18
+    /// Since version 2.
+    case flagHolders = 19
     // Broker to peer, unasked. The request number is 0.
     case ringAdded = 32
     case introduced = 33
@@ -228,6 +230,12 @@ struct LimitsBody: BitwiseCopyable {
     /// 0 in a question.
     var used: UInt64 = 0
     var limit: UInt64 = 0
+}
+
+/// Of flagHolders. Not answered by a message: `flagged` in the asker's outbox becomes this number.
+struct FlagHoldersBody: BitwiseCopyable {
+    var number: UInt32
+    var reserved: UInt32 = 0
 }
 
 /// Of linkSocket, linkSocketMade and peerDied.

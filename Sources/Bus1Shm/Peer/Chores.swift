@@ -28,7 +28,7 @@ struct Chores: @unchecked Sendable {
     }
 
     func set(_ kind: Kind, _ isThere: Bool = true) {
-        shmring_store_relaxed_u32(words + kind.rawValue, isThere ? 1 : 0) // Relaxed: as above.
+        shmring_store_relaxed_u32(words + kind.rawValue, isThere ? 1 : 0)  // Relaxed: as above.
     }
 
     func deallocate() { words.deallocate() }

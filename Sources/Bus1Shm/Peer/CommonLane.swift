@@ -34,6 +34,8 @@ final class CommonLane: @unchecked Sendable {
     let core: Unowned
     let state: LaneState
     private var drops: DropWords
+    /// How often the broker was asked to flag those whom only it knows.
+    private var flagsAsked: UInt32 = 0
     /// What ended while even the drop words were in use.
     private var waiting: [EndedHandle] = [] {
         didSet { core.value.chores.set(.releases, !waiting.isEmpty) }
@@ -99,6 +101,18 @@ final class CommonLane: @unchecked Sendable {
         return link
     }
 
+    /// Has the broker flag everybody who knows this peer. It is not asked in vain for ever: whoever is not flagged then,
+    /// is when its introduction is read, and told late.
+    func flagByBroker() {
+        let core = core.value
+        flagsAsked = flagsAsked == .max ? 1 : flagsAsked + 1
+        guard core.connection.askToFlagHolders(flagsAsked) else { return }
+        _ = shmring_newcomers_wait(
+            core.outbox, flagsAsked, monotonicNow_ns() + Self.brokerPatience_ns)
+    }
+
+    private static let brokerPatience_ns: UInt64 = 1_000_000_000
+
     // MARK: Drop words
 
     /// Words for handles that end; none for those of dead owners. nil: not enough are left.
@@ -150,6 +164,8 @@ final class ReleaseAttempt {
     private let table: NodeTable?
     private let droppedTo: Set<UInt32>
     private var flagged: Set<UInt32> = []
+    /// Somebody was handed something of whom this peer has not read.
+    private var foundStranger = false
     /// Once it has happened.
     private(set) var stamp: UInt64 = 0
 
@@ -204,6 +220,11 @@ final class ReleaseAttempt {
             table.forEachHolder(of: node) { flag($0, RingFlag.releases) }
             table.markGrants(of: node)
         }
+        // The broker tells of a holder through a socket, which the receiving thread reads when it likes. Counted it is
+        // before it knows itself: then the words were pending before it could read them, or it is counted here.
+        if foundStranger || shmring_newcomers_counted(common.core.value.outbox) != table.newcomers {
+            common.flagByBroker()
+        }
         return 0
     }
 
@@ -215,6 +236,8 @@ final class ReleaseAttempt {
             guard record.kind == .handOver else { continue }
             if let link = common.core.value.linkToBeFlagged(to: PeerID(rawValue: record.first)) {
                 flag(link.index, RingFlag.releases)
+            } else {
+                foundStranger = true
             }
         }
     }

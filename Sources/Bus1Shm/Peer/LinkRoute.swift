@@ -26,7 +26,8 @@ struct LinkRoute {
     var received = shmring_amounts()
 
     init(
-        _ link: Link, peer: PeerID, itsIndex: UInt32, outbox: UnsafePointer<shmring_outbox>, lanes: UInt32,
+        _ link: Link, peer: PeerID, itsIndex: UInt32, outbox: UnsafePointer<shmring_outbox>,
+        lanes: UInt32,
         producer: UnsafeMutablePointer<shmring_producer>,
         boardOut: UnsafeMutablePointer<shmring_board>, boardIn: UnsafeMutablePointer<shmring_board>
     ) {

@@ -127,6 +127,8 @@ struct NodeTable: @unchecked Sendable {
     private var freeGrants: [UInt32] = []
     private var nextGrant: UInt32 = 1
     private(set) var grantCount = 0
+    /// How many holders the broker has told of.
+    var newcomers: UInt64 = 0
     /// Notices that were not told since there was a new holder.
     private(set) var withdrawals: UInt64 = 0
     /// In the own outbox.

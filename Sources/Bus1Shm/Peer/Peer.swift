@@ -180,7 +180,8 @@ public struct Peer: ~Copyable {
 
     /// A handle to the node that is published under a name; waits for a service that comes late.
     ///
-    /// - Throws: `timedOut`, `denied` when the rule does not admit this process, `overQuota`.
+    /// - Throws: `timedOut`, `denied` when the rule does not admit this process, `overQuota`, `nodeReleased` when the
+    ///   node was released just now and its name not taken back yet.
     public func lookUp(_ name: String, until deadline: Deadline = .never) throws(Bus1Error)
         -> Handle
     {
@@ -195,7 +196,11 @@ public struct Peer: ~Copyable {
                 throw core.tooManyHandles("look a name up")
             }
             guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "look a name up") }
-            // The owner died between the answer and now: there may be a next one.
+            // The owner died between the answer and now: there may be a next one. A released node's name is its
+            // owner's to take back: asking again and again would only fill that one's queue.
+            guard !core.isAlive(grant.owner) else {
+                throw Bus1Error(.nodeReleased, "look a name up")
+            }
         }
     }
 

@@ -216,7 +216,7 @@ extension PeerCore {
     /// False when the node was released, or its owner died, before the stamp. Read after the message
     /// was seen committed. What is pending may still take an earlier stamp: it is waited for, with the
     /// patience that is left for the whole message.
-    private func isStillThere(
+    func isStillThere(
         _ word: UInt32, before stamp: UInt64, of link: UnsafeMutablePointer<LinkRoute>,
         _ patience: inout Deadline?
     ) -> Bool {

@@ -116,7 +116,7 @@ extension PeerCore {
         }
     }
 
-    /// A handle to what was granted. nil: the owner is gone already, or there are too many handles.
+    /// A handle to what was granted. nil: the owner or the node is gone already, or there are too many handles.
     func makeHandle(_ grant: Grant) -> HandleID? {
         guard let index = linkOfPeer[grant.owner], !links[index].isDead else { return nil }
         // What the broker made is known to its owner by the broker's number until it is bound.
@@ -130,8 +130,24 @@ extension PeerCore {
         guard let id, let entry = handles.entry(id) else { return nil }
         // At once, if there is room, so that the first message need not.
         if !isBound { _ = try? laneState.bind(entry) }
+        // SYNC N13 full barrier, pairs with N7: behind what the broker counted before it told (B10). A release that
+        // does not find it counted is seen here.
+        shmring_fence_full()
+        var patience: Deadline?
+        let last = inbox.pointee.last_stamp
+        guard isStillThere(grant.word, before: last, of: links[index].route, &patience) else {
+            // Released before something that this peer has received: its notice has no place any more.
+            releaseHandle(id)
+            return nil
+        }
         watchIfReleased(id)
         return id
+    }
+
+    func isAlive(_ peer: PeerID) -> Bool {
+        // Relaxed: dead or not is all that is asked.
+        linkOfPeer[peer].map { shmring_load_relaxed(links[$0].dead) == 0 && !links[$0].isDead }
+            ?? false
     }
 
     /// A peer died. Its place in the order comes with the death word; here its claims are buried.

@@ -103,20 +103,33 @@ extension PeerCore {
 
     /// Somebody was given a handle to an own node by the broker, or by the owner through it.
     func addHolder(_ node: UInt64, _ number: GrantNumber, _ holder: PeerID) -> Bool {
-        guard let index = linkOfPeer[holder] else { return false }
-        let link = links[index]
-        return nodes.withLock { table in
-            if !number.isMadeByBroker {
-                return table.add(
-                    number.rawValue, node: node, link: link.index, name: number.rawValue)
-            }
-            guard let own = table.takeNumber() else { return false }
-            let isAdded = table.add(
-                own, node: node, link: link.index, name: ReservedGrant.unbound,
-                key: GrantKey(granter: 0, number: number.rawValue))
-            if !isAdded { table.giveNumber(own) }
-            return isAdded
+        let link = linkOfPeer[holder].map { links[$0] }
+        let (isAdded, isLate) = nodes.withLock { table -> (Bool, Bool) in
+            table.newcomers += 1
+            let isAdded = link.map { addHolder(node, number, $0, &table) } ?? false
+            return (isAdded, isAdded && !table.isAlive(node))
         }
+        if isLate, let link {
+            // Flagged by the broker when the node was released, unless that could not be asked.
+            shmring_producer_flag(link.producer, RingFlag.releases)
+            shmring_producer_wake(link.producer)
+        }
+        return isAdded
+    }
+
+    private func addHolder(
+        _ node: UInt64, _ number: GrantNumber, _ link: Link, _ table: inout NodeTable
+    ) -> Bool {
+        if !number.isMadeByBroker {
+            return table.add(
+                number.rawValue, node: node, link: link.index, name: number.rawValue)
+        }
+        guard let own = table.takeNumber() else { return false }
+        let isAdded = table.add(
+            own, node: node, link: link.index, name: ReservedGrant.unbound,
+            key: GrantKey(granter: 0, number: number.rawValue))
+        if !isAdded { table.giveNumber(own) }
+        return isAdded
     }
 
     // MARK: Messages under a grant

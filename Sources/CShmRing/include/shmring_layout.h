@@ -178,11 +178,13 @@ struct shmring_outbox {
     struct shmring_header header; /* fixed after init */
     uint64_t pad0[8];
     uint32_t attention; /* broker: futex, counts what it has sent to this peer's socket */
-    uint32_t pad1a;
+    uint32_t flagged;   /* broker: futex, the owner's latest request to flag others that it has
+                         * carried out */
     uint64_t dead;      /* broker: stamp of this peer's death, 0 while it lives */
     uint64_t releases;  /* owner: counts the transactions that set release words */
     uint64_t drops;     /* owner: counts the drop words in use, from the first on */
-    uint64_t pad1[12];
+    uint64_t given;     /* broker: counts to whom it gave something of the owner's */
+    uint64_t pad1[11];
     /* owner, and the broker to abort: uint64_t commit[lanes][SHMRING_COMMIT_WORDS].
      * owner, from the next page on: uint64_t release[SHMRING_RELEASE_WORDS], then
      * struct shmring_drop drop[SHMRING_DROP_WORDS]; pages of both exist once used */

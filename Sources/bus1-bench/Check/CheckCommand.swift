@@ -42,8 +42,10 @@ struct CheckCommand: ParsableCommand {
     @Option(help: "Slots of each ring, a power of two from 16 on.")
     var slots = 256
 
-    @Flag(help: "Also release nodes that are published, while others look them up.")
-    var releasePublished = false
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Also release nodes that are published, while others look them up.")
+    var releasePublished = true
 
     @Option(help: "Keep the histories in this file.")
     var trace: String?

@@ -327,4 +327,76 @@ struct NoticeTests {
             #expect(told.last?.number == round)
         }
     }
+
+    @Test(
+        "N5, N9: a holder of whom the owner has not read is told of a release in its place",
+        arguments: [false, true])
+    func newcomerByName(releasesElsewhere: Bool) async throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.publishNode("service")
+        let holder = try Peer(on: test.bus)
+        let third = try Peer(on: test.bus)
+        let inHolder = try holder.makeNode()
+        let way = try held(third.adopt(try holder.give(inHolder, to: third)))
+        // The owner reads nothing from here on.
+        let id = try holder.look("service").detach()
+        if releasesElsewhere {
+            let (core, number) = (owner.core, node.id)
+            await Task.detached { core.releaseNode(number) }.value
+        } else {
+            owner.core.releaseNode(node.id)
+        }
+        try third.send(UInt64(1), to: way)
+        let told = try holder.everything()
+        #expect(told.map(\.kind) == [.nodeReleased(id), nil])
+        #expect(told.last?.number == 1)
+        // It is told once, also when the owner reads.
+        #expect(try owner.tryReceive() == nil)
+        #expect(try holder.tryReceive() == nil)
+    }
+
+    @Test("N5, N9: a holder that the owner does not know at all is told of a release in its place")
+    func newcomerByHandOver() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        let first = try Peer(on: test.bus)
+        let second = try Peer(on: test.bus)
+        let toNode = try held(first.adopt(try owner.give(node, to: first)))
+        let inSecond = try second.makeNode()
+        let toSecond = try held(first.adopt(try second.give(inSecond, to: first)))
+        // The owner reads neither of the introduction nor of the hand-over.
+        try first.send(([1] as [UInt64]).span.bytes, to: toSecond, passing: [toNode.id])
+        guard case .message(let message)? = try second.tryReceive() else {
+            throw PeerTestFailure("no message")
+        }
+        let id = try taken(message).detach()
+        owner.core.releaseNode(node.id)
+        try first.send(UInt64(2), to: toSecond)
+        let told = try second.everything()
+        #expect(told.map(\.kind) == [.nodeReleased(id), nil])
+        #expect(told.last?.number == 2)
+    }
+
+    @Test("R2, N9: what was released before something received can't be looked up any more")
+    func lookedUpTooLate() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.publishNode("service")
+        let other = try owner.publishNode("other")
+        let looker = try Peer(on: test.bus)
+        let third = try Peer(on: test.bus)
+        let inLooker = try looker.makeNode()
+        let way = try held(third.adopt(try looker.give(inLooker, to: third)))
+        // The broker offers both until the owner takes their names back.
+        owner.core.releaseNode(node.id)
+        try third.send(UInt64(1), to: way)
+        #expect(try looker.everything().map(\.number) == [1])
+        #expect(code { _ = try looker.look("service") } == .nodeReleased)
+        // Nothing was received since: the notice still has its place.
+        owner.core.releaseNode(other.id)
+        let id = try looker.look("other").detach()
+        #expect(try looker.everything().map(\.kind) == [.nodeReleased(id)])
+    }
 }
