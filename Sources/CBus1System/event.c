@@ -69,10 +69,15 @@ void bus1_sys_epoll_sleep(int epoll_fd, uint64_t until_ns)
         bus1_sys_epoll_drain(epoll_fd);
 }
 
+static struct timespec to_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
+                             .tv_nsec = (long)(ns % 1000000000)};
+}
+
 int bus1_sys_timer_create(int period_ms)
 {
-    struct timespec period = {.tv_sec = period_ms / 1000,
-                              .tv_nsec = (long)(period_ms % 1000) * 1000000};
+    struct timespec period = to_timespec((uint64_t)period_ms * 1000000);
     struct itimerspec spec = {.it_interval = period, .it_value = period};
     int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (fd < 0)
@@ -83,6 +88,30 @@ int bus1_sys_timer_create(int period_ms)
         return -error;
     }
     return fd;
+}
+
+void bus1_sys_timer_hasten(int timer_fd, uint64_t until_ns, int period_ms)
+{
+    struct itimerspec spec = {.it_interval = to_timespec((uint64_t)period_ms * 1000000),
+                              .it_value = to_timespec(until_ns == 0 ? 1 : until_ns)};
+    (void)timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+int bus1_sys_alarm_create(int *fd_out)
+{
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    *fd_out = fd;
+    return 0;
+}
+
+void bus1_sys_alarm_set(int fd, uint64_t at_ns)
+{
+    struct itimerspec spec = {0};
+    if (at_ns != UINT64_MAX) /* a time of zero would unset it */
+        spec.it_value = to_timespec(at_ns == 0 ? 1 : at_ns);
+    (void)timerfd_settime(fd, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
 int bus1_sys_doorbell_create(int *listening_out, int *ringing_out)

@@ -75,15 +75,30 @@ int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clo
     return clock->source == SHMRING_CLOCK_MONOTONIC ? SHMRING_OK : SHMRING_E_CORRUPT;
 }
 
-uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp)
+/* The tick's length is what has passed since the bus began: nothing has to be measured first, and
+ * what a young bus knows badly it needs only for young stamps. */
+static __int128 ticks_to_ns(const struct shmring_clock *clock, __int128 age, uint64_t now,
+                            uint64_t now_ns)
 {
-    /* The tick's length is what has passed since the bus began: nothing has to be measured first,
-     * and what a young bus knows badly it needs only for young stamps. */
-    uint64_t now_ns = read_ns(CLOCK_BOOTTIME), now = shmring_clock_now(clock);
     __int128 ticks = (__int128)now - (__int128)clock->ticks_base;
     __int128 ns = (__int128)now_ns - (__int128)clock->ns_base;
+    return ticks > 0 ? age * ns / ticks : age;
+}
+
+uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp)
+{
+    uint64_t now_ns = read_ns(CLOCK_BOOTTIME), now = shmring_clock_now(clock);
     __int128 age = (__int128)now - (__int128)stamp;
-    return (uint64_t)((__int128)now_ns - (ticks > 0 ? age * ns / ticks : age));
+    return (uint64_t)((__int128)now_ns - ticks_to_ns(clock, age, now, now_ns));
+}
+
+int64_t shmring_clock_age_ns(const struct shmring_clock *clock, uint64_t pending)
+{
+    uint64_t now_ns = read_ns(CLOCK_BOOTTIME), now = shmring_clock_now(clock);
+    /* One unit less: both are rounded down. */
+    int32_t units = (int32_t)((uint32_t)(now >> 10) - (uint32_t)pending);
+    __int128 age = ((__int128)units - (units > 0)) * 1024;
+    return (int64_t)ticks_to_ns(clock, age, now, now_ns);
 }
 
 const char *shmring_clock_source_name(uint32_t source)

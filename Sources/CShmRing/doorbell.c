@@ -117,6 +117,7 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
     int result = shmring_inbox_take_slow(inbox, message, true);
     if (result == SHMRING_E_EMPTY && !attention_changed(inbox)) {
         inbox->counts.parked++;
+        until_ns = shmring_inbox_sleeps_until(inbox, until_ns);
         if (by_futex)
             sleep_on(words, count, until_ns);
         else if (inbox->sleep != NULL)

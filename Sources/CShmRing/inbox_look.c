@@ -242,6 +242,7 @@ int shmring_inbox_look(struct shmring_inbox *inbox)
         inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
     if (!shmring_inbox_settle(inbox)) {
         inbox->waiting = 1;
+        shmring_inbox_begin_to_wait(inbox);
         inbox->counts.look_waits++;
         inbox->counts.rings_waits += inbox->ring_count > 1;
         inbox->counts.notice_waits += shmring_watches_pending(inbox);

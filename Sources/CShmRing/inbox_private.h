@@ -4,6 +4,7 @@
  *     inbox_take.c    delivery: in place, or from what a look has put in order
  *     inbox_look.c    the look: reads everything, waits for what is pending
  *     inbox_order.c   puts what a look has found in order
+ *     inbox_stall.c   says for what a look has waited too long
  *     watch.c         words and deaths that have a place in the order
  */
 #pragma once
@@ -72,6 +73,10 @@ SHMRING_INLINE void shmring_inbox_drop_hand(struct shmring_inbox *inbox)
 int shmring_inbox_look(struct shmring_inbox *inbox);
 /* True when nothing that the look found is pending any more. */
 bool shmring_inbox_settle(struct shmring_inbox *inbox);
+/* The look that has begun to wait has not told anybody yet. */
+void shmring_inbox_begin_to_wait(struct shmring_inbox *inbox);
+/* A call of take has found the look still waiting. `now`: the clock is read in any case. */
+void shmring_inbox_goes_on_waiting(struct shmring_inbox *inbox, bool now);
 /* Puts what happened before t0 in order, once the look is settled. */
 int shmring_inbox_gather(struct shmring_inbox *inbox);
 /* Room for what a look finds in this ring. -ENOMEM. */
@@ -91,6 +96,10 @@ void shmring_watches_read(struct shmring_inbox *inbox);
 bool shmring_watches_settle(struct shmring_inbox *inbox);
 /* Whether the look waits for something that is watched. */
 bool shmring_watches_pending(const struct shmring_inbox *inbox);
+/* Adds what of that is no death, up to SHMRING_BLOCKERS_MAX in all; returns how many there are
+ * then. */
+uint32_t shmring_watches_blockers(const struct shmring_inbox *inbox,
+                                  struct shmring_blocker *blockers, uint32_t count);
 /* Appends what happened before t0 to the ready entries, which have room; marks the rest as the next
  * look's. */
 void shmring_watches_gather(struct shmring_inbox *inbox);

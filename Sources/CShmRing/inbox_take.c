@@ -188,8 +188,10 @@ int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message 
         if (inbox->ready_first != inbox->ready_end)
             return deliver_ready(inbox, message);
         if (inbox->waiting) {
-            if (!shmring_inbox_settle(inbox))
+            if (!shmring_inbox_settle(inbox)) {
+                shmring_inbox_goes_on_waiting(inbox, exact);
                 return SHMRING_E_EMPTY;
+            }
             int result = shmring_inbox_gather(inbox);
             if (result)
                 return result;

@@ -47,17 +47,27 @@ uint32_t shmring_outbox_settle(const struct shmring_mapping *outbox, uint32_t la
     return aborted;
 }
 
+uint64_t shmring_outbox_pending(const struct shmring_mapping *outbox, uint32_t lanes,
+                                uint32_t index, uint32_t generation)
+{
+    uint32_t count;
+    uint64_t *words = commit_words(outbox, lanes, &count);
+    if (index >= count)
+        return 0;
+    /* SYNC B12 acquire, pairs with C4: whoever sees a word of a lane pending sees that its words
+     * before are not. */
+    uint64_t word = shmring_load_acquire(&words[index]);
+    bool is_pending = (word & SHMRING_COMMIT_STATE_MASK) == SHMRING_COMMIT_PENDING;
+    return is_pending && (word >> 32 & SHMRING_COMMIT_GENERATION_MASK) == generation ? word : 0;
+}
+
 bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, uint32_t index,
                           uint32_t generation)
 {
     uint32_t count;
     uint64_t *words = commit_words(outbox, lanes, &count);
-    if (index >= count)
-        return false;
-    uint64_t word = shmring_load_acquire(&words[index]); /* SYNC B1 acquire, as above. */
-    if ((word >> 32 & SHMRING_COMMIT_GENERATION_MASK) != generation)
-        return false;
-    return abort_word(&words[index], word, false);
+    uint64_t word = shmring_outbox_pending(outbox, lanes, index, generation);
+    return word != 0 && abort_word(&words[index], word, false);
 }
 
 void shmring_outbox_attend(const struct shmring_mapping *outbox)

@@ -257,7 +257,9 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
         result = shmring_producer_claim(producer, &lane->claims[i], room, &legs[i].position);
         if (result) {
             give_up(lane, legs, i);
-            /* No slot refers to the word: it is free for the next attempt. */
+            /* No slot refers to the word: it is free for the next attempt. Pending, it would be a
+             * second one of this lane to whoever looks. */
+            abort_own(word, pending);
             *failed_leg = i;
             return result;
         }

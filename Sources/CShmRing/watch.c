@@ -213,6 +213,22 @@ bool shmring_watches_pending(const struct shmring_inbox *inbox)
     return false;
 }
 
+uint32_t shmring_watches_blockers(const struct shmring_inbox *inbox,
+                                  struct shmring_blocker *blockers, uint32_t count)
+{
+    for (uint32_t i = 0; i < inbox->watch_count && count < SHMRING_BLOCKERS_MAX; i++) {
+        const struct shmring_watch *watch = &inbox->watches[i];
+        if (watch->state != WATCH_PENDING || watch->kind == SHMRING_WATCH_DEATH)
+            continue;
+        blockers[count++] = (struct shmring_blocker){
+            .ring = UINT32_MAX,
+            .sender = watch->owner_id,
+            .index = (uint32_t)(watch->seen >> 30),
+            .generation = (uint32_t)(watch->seen & SHMRING_COMMIT_GENERATION_MASK)};
+    }
+    return count;
+}
+
 void shmring_watches_gather(struct shmring_inbox *inbox)
 {
     inbox->unsettled = 0;

@@ -142,6 +142,8 @@
             case "lendall": return try lendAll(words)
             case "die": try die(words)
             case "fork": return try callInForkedChild()
+            case "stopincommit", "stall", "stallall", "nag", "inbox", "credit":
+                return try stalls(verb, words)
             case "attack": return try attack(words[0], Dice(UInt64(words[1])!))
             default: return try descriptors(verb, words)
             }

@@ -154,16 +154,4 @@ extension Broker {
             BuryAnswerBody(
                 deadClaimerNamesIt: byDead ? 1 : 0, livingClaimerNamesIt: byLiving ? 1 : 0))
     }
-
-    /// Aborts what a severed peer left pending: its process lives, but it cannot be asked to go on.
-    /// The words of the dead are settled at their death; leases of the connected come later. Not
-    /// answered: the word itself tells.
-    func abortAsk(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        let body = try whole(message, AbortAskBody.self)
-        let id = PeerID(rawValue: body.peer)
-        guard peer.introduced.contains(id), let other = peers[id], other.phase == .severed else {
-            return
-        }
-        other.outbox?.abort(body.commitIndex, generation: body.generation, lanes: other.lanes)
-    }
 }

@@ -56,6 +56,16 @@ final class Broker {
     /// Claim words of the dead that may still hold a position: final, since nobody writes them any
     /// more.
     var unburied: [PeerID: Unburied] = [:]
+    /// Peers with a commit word that somebody waits for.
+    var stalled: Set<PeerID> = []
+    /// Of the trust domains that have used some.
+    var stallBudgets: [DomainID: shmring_stall_budget] = [:]
+    /// Rings when the first lease is over, at `alarm_ns`.
+    let alarm: Descriptor
+    var alarm_ns: UInt64 = .max
+    var isAlarmWatched = false
+    /// Commit words of the living that were aborted.
+    var aborts: UInt64 = 0
     var lastPeer: UInt32 = 0
     var lastRing: UInt32 = 0
     var lastDomain: UInt32 = 0
@@ -95,7 +105,7 @@ final class Broker {
 
     /// What an event of the loop is about.
     struct Token {
-        enum Subject: UInt64 { case listener = 1, stop, packets, room, process }
+        enum Subject: UInt64 { case listener = 1, stop, packets, room, process, alarm }
 
         let subject: Subject
         let number: UInt64
@@ -139,6 +149,7 @@ final class Broker {
             throw Bus1Error(.system, "start a broker", errno: -result)
         }
         self.loop = loop
+        alarm = try Self.create("make an alarm") { bus1_sys_alarm_create($0) }
         spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
     }
 
@@ -181,6 +192,9 @@ final class Broker {
             peer.waitsForRoom = false
             flush(peer)
         case .process: processEnded(token.number)
+        case .alarm:
+            isAlarmWatched = false
+            judgeStalls()
         }
     }
 

@@ -31,9 +31,14 @@ struct BrokerMapping: ~Copyable {
         _ = withUnsafePointer(to: mapping) { shmring_outbox_settle($0, lanes) }
     }
 
-    /// Aborts one commit word, if it is pending in that generation.
-    func abort(_ index: UInt32, generation: UInt32, lanes: UInt32) {
-        _ = withUnsafePointer(to: mapping) { shmring_outbox_abort($0, lanes, index, generation) }
+    /// The commit word, if it is pending in that generation; else 0.
+    func pending(_ index: UInt32, generation: UInt32, lanes: UInt32) -> UInt64 {
+        withUnsafePointer(to: mapping) { shmring_outbox_pending($0, lanes, index, generation) }
+    }
+
+    /// Aborts one commit word, if it is pending in that generation. True if so.
+    func abort(_ index: UInt32, generation: UInt32, lanes: UInt32) -> Bool {
+        withUnsafePointer(to: mapping) { shmring_outbox_abort($0, lanes, index, generation) }
     }
 
     func setDead(at stamp: UInt64) {

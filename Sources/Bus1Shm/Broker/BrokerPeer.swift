@@ -52,6 +52,8 @@ final class BrokerPeer {
     /// Look-ups that wait, by request.
     var lookUps: [UInt32: [UInt8]] = [:]
     var tickets: Set<Ticket> = []
+    /// By lane: its commit words that others had to wait for.
+    var stalls: [UInt32: Broker.Stall] = [:]
     private var lastGrant: UInt32 = 0
     /// The latest grants that the broker made to this peer, so that it can pass them on by ticket.
     private var held: [HeldGrant: UInt64] = [:]

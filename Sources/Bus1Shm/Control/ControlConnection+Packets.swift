@@ -50,9 +50,10 @@ extension ControlConnection {
 
     /// Sends something that is not answered.
     func tell<Body: BitwiseCopyable>(
-        _ kind: ControlKind, _ body: Body, _ operation: StaticString
+        _ kind: ControlKind, _ body: Body, _ operation: StaticString,
+        until deadline: Deadline = .after(cancelPatience)
     ) throws(Bus1Error) {
-        _ = try send(kind, body, operation, until: .after(cancelPatience))
+        _ = try send(kind, body, operation, until: deadline)
     }
 
     private func send<Body: BitwiseCopyable>(

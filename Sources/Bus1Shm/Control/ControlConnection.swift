@@ -272,11 +272,11 @@ final class ControlConnection {
     }
 
     /// Asks for the abort of a commit word of a stalled peer. Returns at once; the word itself is
-    /// the answer.
+    /// the answer. Throws `timedOut` when the broker is behind with its packets.
     func askToAbort(_ peer: PeerID, commitIndex: UInt32, generation: UInt32) throws(Bus1Error) {
         let body = AbortAskBody(
             peer: peer.rawValue, commitIndex: commitIndex, generation: generation)
-        try tell(.abortAsk, body, "ask for an abort")
+        try tell(.abortAsk, body, "ask for an abort", until: .now)
     }
 
     /// Has everybody flagged who was introduced to this peer: see `shmring_newcomers.h`. Never waits, touches nothing

@@ -78,6 +78,11 @@ final class EventSource {
         bus1_sys_epoll_sleep(epoll.rawValue, until_ns)
     }
 
+    /// Makes the descriptor readable at a time that is not far.
+    func wake(at_ns until_ns: UInt64) {
+        bus1_sys_timer_hasten(timer.rawValue, until_ns, Self.period_ms)
+    }
+
     /// Makes the descriptor readable: there is something that nobody rings for.
     func wake() { bus1_sys_event_signal(own.rawValue) }
 

@@ -126,6 +126,7 @@ extension PeerCore {
                     result = shmring_inbox_arm(inbox, message)
                     continue
                 } else if !waiting || deadline.hasPassed {
+                    if armed { eventSource?.wakeToAsk(inbox) }
                     return nil
                 }
             case Int32(SHMRING_E_HELD.rawValue):

@@ -239,6 +239,10 @@ extension PeerCore {
             guard !bound.hasPassed else { return true }
             turn += 1
             if turn < 1000 { shmring_pause() } else { usleep(100) }
+            // After some 0.2 ms, and after ever longer pauses.
+            if turn > 1001, (turn - 1000).nonzeroBitCount == 1 {
+                askForAbort(of: link.pointee.releaseWord(word), link.pointee.peer)
+            }
         }
     }
 

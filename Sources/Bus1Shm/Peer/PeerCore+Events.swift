@@ -93,6 +93,12 @@ extension PeerCore {
             ring.add(link)
         }
         add(link)
+        // SYNC H9 acquire, pairs with H4. It gave something up before this peer had read who it is, and a look may have
+        // taken that flag for nobody's.
+        let drops = UnsafeMutablePointer(mutating: link.outbox).pointer(to: \.drops)!
+        if let ring, shmring_load_acquire(drops) != 0 {
+            shmring_consumer_flag(ring.consumer, RingFlag.drops)
+        }
         // Whose ring it is was not known before the first of its links.
         if let ring, ring.domain != ownDomain { shareCredit() }
         link.producer.pointee.fetch_context = Unmanaged.passUnretained(self).toOpaque()

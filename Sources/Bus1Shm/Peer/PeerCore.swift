@@ -200,6 +200,7 @@ final class PeerCore: @unchecked Sendable {
         let bell = limits.bell
         nodes.withLock { $0.bell = bell }
         beginToWatch()
+        beginToAsk()
         try connection.confirmMapped(until: deadline)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket

@@ -28,6 +28,13 @@ void bus1_sys_epoll_drain(int epoll_fd);
 void bus1_sys_epoll_sleep(int epoll_fd, uint64_t until_ns);
 /* A timer that becomes readable each period_ms, if it is drained in between; or -errno. */
 int bus1_sys_timer_create(int period_ms);
+/* Has such a timer become readable at until_ns (CLOCK_MONOTONIC) next, then each period_ms. */
+void bus1_sys_timer_hasten(int timer_fd, uint64_t until_ns, int period_ms);
+
+/* A timer that is not set. */
+int bus1_sys_alarm_create(int *fd_out);
+/* Makes it readable from at_ns (CLOCK_MONOTONIC) on, and not before; UINT64_MAX: never. */
+void bus1_sys_alarm_set(int fd, uint64_t at_ns);
 
 /* A pair of datagram sockets. The listening end stays with who sleeps; copies of the ringing end go
  * to those who wake it. */

@@ -7,6 +7,7 @@
 #include "shmring_layout.h"
 #include "shmring_segment.h"
 #include "shmring_settle.h"
+#include "shmring_lease.h"
 #include "shmring_clock.h"
 #include "shmring_ring.h"
 #include "shmring_newcomers.h"

@@ -31,6 +31,9 @@ struct shmring_clock {
 void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page);
 /* Copies the bus page's choice. SHMRING_E_CORRUPT when it makes no sense on this machine. */
 int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clock *clock);
+/* How long ago the pending commit word says that it began, at least; below 0: in the future. What
+ * lies back further than 2^31 of its units (a quarter of an hour or more) reads as the future. */
+int64_t shmring_clock_age_ns(const struct shmring_clock *clock, uint64_t pending);
 /* Nanoseconds since boot of a stamp. */
 uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp);
 const char *shmring_clock_source_name(uint32_t source);

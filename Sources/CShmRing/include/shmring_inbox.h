@@ -80,6 +80,7 @@ struct shmring_inbox_counts {
     uint64_t notices;      /* told */
     uint64_t notice_waits; /* looks that waited for something watched */
     uint64_t rings_waits;  /* looks over several rings that waited */
+    uint64_t stalls;       /* times that it was said for what a look waits */
 };
 
 /* What else may have a place in the order. */
@@ -89,6 +90,18 @@ enum shmring_watch_kind {
     SHMRING_WATCH_DEATH = 3,   /* the death word of the bus page, or a stamp */
 };
 struct shmring_watch; /* private */
+
+/* A commit word that reads pending, and for which a look waits. */
+struct shmring_blocker {
+    uint32_t ring;   /* index in the inbox, of a multicast; UINT32_MAX: of something watched */
+    uint32_t sender; /* of a multicast: in that ring; else what it was watched with as owner_id */
+    uint32_t index;  /* of the commit word, in its outbox */
+    uint32_t generation;
+};
+/* So many are told at a time. */
+#define SHMRING_BLOCKERS_MAX 32u
+/* A look that has waited this long says for what; and again after ever longer pauses. */
+#define SHMRING_STALL_NS UINT64_C(200000)
 
 struct shmring_ready {
     uint64_t stamp, tie, position;
@@ -151,6 +164,14 @@ struct shmring_inbox {
      * the next look calls again. May be NULL. */
     int (*collect)(struct shmring_inbox *inbox, uint32_t ring, uint64_t flags, void *context);
     void *collect_context;
+    /* A look has waited for SHMRING_STALL_NS, and told by now: says for which words, so that
+     * somebody may make them final. Calls nothing else of the inbox. Not for deaths. May be
+     * NULL. */
+    void (*stalled)(const struct shmring_blocker *blockers, uint32_t count, void *context);
+    void *stalled_context;
+    uint64_t stalled_at_ns; /* when that is said next (CLOCK_MONOTONIC); 0: not known yet */
+    uint64_t stall_pause_ns;
+    uint32_t stall_turns; /* calls of take that found the look still waiting */
     struct shmring_inbox_counts counts;
 };
 
@@ -274,6 +295,9 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
  * wrote. */
 int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *message,
                        uint64_t spin_ns, uint64_t deadline_ns);
+/* Until when a receiver may sleep: until_ns, or earlier when a look waits and is to say for
+ * what. */
+uint64_t shmring_inbox_sleeps_until(const struct shmring_inbox *inbox, uint64_t until_ns);
 /* For an event loop: announces sleep on the event descriptors and looks once more. As take. */
 int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *message);
 /* How the machine lets us sleep: "futex_waitv", "futex", for reports. */

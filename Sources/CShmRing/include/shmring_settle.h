@@ -19,6 +19,9 @@
 
 /* Aborts what is pending, keeping the generation. Returns how many words that were. */
 uint32_t shmring_outbox_settle(const struct shmring_mapping *outbox, uint32_t lanes);
+/* The word, if it is pending in this generation; else 0. */
+uint64_t shmring_outbox_pending(const struct shmring_mapping *outbox, uint32_t lanes,
+                                uint32_t index, uint32_t generation);
 /* Aborts one word, if it is pending in this generation. True if so. */
 bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, uint32_t index,
                           uint32_t generation);

@@ -1,0 +1,5 @@
+/* What tests need beside the library. */
+#pragma once
+
+#include "test_sandbox.h"
+#include "test_stop.h"
