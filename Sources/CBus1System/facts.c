@@ -3,11 +3,16 @@
 
 #include "bus1_sys_facts.h"
 
+uint64_t bus1_sys_unique_block(uint64_t count)
+{
+    static uint64_t next = 1;
+    /* Relaxed: only that no two get the same matters. */
+    return __atomic_fetch_add(&next, count, __ATOMIC_RELAXED);
+}
+
 uint64_t bus1_sys_unique(void)
 {
-    static uint64_t last;
-    /* Relaxed: only that no two get the same matters. */
-    return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    return bus1_sys_unique_block(1);
 }
 
 int bus1_sys_cpu_count(void)

@@ -186,7 +186,7 @@ extension Peer {
         descriptors: [Int32] = [], until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
         if descriptors.isEmpty,
-            let stamp = try core.laneState.trySendFew(bytes, handle.id, passing: passing)
+            let stamp = try core.laneState.trySendFew(bytes, handle.id, passing: passing, core)
         {
             return stamp
         }

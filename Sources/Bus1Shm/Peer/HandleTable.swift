@@ -15,12 +15,24 @@ final class HandleTable: @unchecked Sendable {
     private let limits: Limits
     private let byteCount: Int
     private let token: UInt64
+    /// What has ended: by any thread.
     private let free: Mutex<FreeList>
+    /// Free entries that need no lock. As the rest of what makes handles: only the peer's own domain, which alone does.
+    @exclusivity(unchecked) private var spare: [UInt32] = []
+    @exclusivity(unchecked) private var identifiers: Range<UInt64> = 0..<0
+    /// `made`: how many handles there ever were; `next`: the first entry that was never used. Read by any thread.
+    private let counts: UnsafeMutablePointer<Counts>
 
     private struct FreeList {
         var indices: [UInt32] = []
-        var next: UInt32 = 0
-        var used = 0
+        var ended: UInt64 = 0
+    }
+
+    private struct Counts {
+        var made: UInt64 = 0
+        var next: UInt64 = 0
+        /// `FreeList.ended`, as it was when last looked at.
+        var endedSeen: UInt64 = 0
     }
 
     /// An identifier holds that many bits of index.
@@ -41,9 +53,14 @@ final class HandleTable: @unchecked Sendable {
         madvise(memory, byteCount, MADV_WIPEONFORK)
         base = memory!.assumingMemoryBound(to: HandleEntry.self)
         free = Mutex(FreeList())
+        counts = .allocate(capacity: 1)
+        counts.initialize(to: Counts())
     }
 
-    var used: Int { free.withLock { $0.used } }
+    var used: Int {
+        // Relaxed: a number to be told.
+        free.withLock { Int(shmring_load_relaxed(counts.pointer(to: \.made)!) - $0.ended) }
+    }
     var isFull: Bool { used >= limits[.handles] }
 
     /// Makes a handle to a node behind a link. nil when there are as many as there may be.
@@ -51,16 +68,9 @@ final class HandleTable: @unchecked Sendable {
         _ link: UnsafeMutablePointer<LinkRoute>, grant: UInt32, word: UInt32,
         key: GrantKey = GrantKey(granter: 0, number: 0)
     ) -> HandleID? {
-        let free: UInt32? = free.withLock { list in
-            guard list.used < limits[.handles] else { return nil }
-            list.used += 1
-            if let index = list.indices.popLast() { return index }
-            defer { list.next += 1 }
-            return list.next
-        }
-        guard let free else { return nil }
-        let id = bus1_sys_unique() << Self.indexBits | UInt64(free)
-        (base + Int(free)).initialize(
+        guard let index = takeEntry() else { return nil }
+        let id = takeIdentifier() << Self.indexBits | UInt64(index)
+        (base + index).initialize(
             to: HandleEntry(
                 id: id, token: token,
                 producer: grant == ReservedGrant.unbound ? NoRoom.producer : link.pointee.producer,
@@ -68,6 +78,56 @@ final class HandleTable: @unchecked Sendable {
                 link: link.pointee.index, key: key,
                 word: word))
         return HandleID(rawValue: id)
+    }
+
+    /// A free entry. nil when there are as many handles as there may be.
+    @inline(__always)
+    private func takeEntry() -> Int? {
+        if counts.pointee.made - counts.pointee.endedSeen >= UInt64(limits[.handles])
+            || spare.isEmpty
+        {
+            return takeEntrySlowly()
+        }
+        return count(Int(spare.removeLast()))
+    }
+
+    @inline(never)
+    private func takeEntrySlowly() -> Int? {
+        free.withLock { list in
+            counts.pointee.endedSeen = list.ended
+            if spare.isEmpty { swap(&spare, &list.indices) }
+        }
+        guard counts.pointee.made - counts.pointee.endedSeen < UInt64(limits[.handles]) else {
+            return nil
+        }
+        if !spare.isEmpty { return count(Int(spare.removeLast())) }
+        let index = counts.pointee.next
+        // Relaxed: who looks at all entries may miss one that is made at that moment.
+        shmring_store_relaxed(counts.pointer(to: \.next)!, index + 1)
+        return count(Int(index))
+    }
+
+    private func count(_ index: Int) -> Int {
+        // Relaxed: a number to be told.
+        shmring_store_relaxed(counts.pointer(to: \.made)!, counts.pointee.made + 1)
+        return index
+    }
+
+    /// No other handle of this process ever had or gets it.
+    @inline(__always)
+    private func takeIdentifier() -> UInt64 {
+        if identifiers.isEmpty {
+            let first = bus1_sys_unique_block(64)
+            identifiers = first..<first + 64
+        }
+        defer { identifiers = identifiers.lowerBound + 1..<identifiers.upperBound }
+        return identifiers.lowerBound
+    }
+
+    /// Entries from here on were never used.
+    private var end: Int {
+        // Relaxed: as above.
+        Int(shmring_load_relaxed(counts.pointer(to: \.next)!))
     }
 
     /// The entry of a live handle of this peer.
@@ -88,7 +148,7 @@ final class HandleTable: @unchecked Sendable {
             let ended = entry.pointee
             setID(0, at: Self.index(id.rawValue))
             list.indices.append(UInt32(Self.index(id.rawValue)))
-            list.used -= 1
+            list.ended += 1
             return ended
         }
     }
@@ -115,7 +175,7 @@ final class HandleTable: @unchecked Sendable {
     func recycle(_ ended: [HandleEntry]) {
         free.withLock { list in
             for one in ended { list.indices.append(UInt32(Self.index(one.id))) }
-            list.used -= ended.count
+            list.ended += UInt64(ended.count)
         }
         if !ended.isEmpty { shmring_bell_ring(limits.bell) }
     }
@@ -135,7 +195,7 @@ final class HandleTable: @unchecked Sendable {
 
     /// Ends all handles whose link is gone; their identifiers.
     func remove(link: Int) -> [HandleID] {
-        let end = free.withLock { Int($0.next) }
+        let end = self.end
         var gone: [HandleID] = []
         for index in 0..<end where base[index].id != 0 && base[index].link == UInt32(link) {
             let id = HandleID(rawValue: base[index].id)
@@ -146,7 +206,7 @@ final class HandleTable: @unchecked Sendable {
 
     /// Calls for each handle of a link, with its entry. Only the receiving thread, which makes them.
     func forEach(ofLink link: UInt32, _ body: (UnsafeMutablePointer<HandleEntry>) -> Void) {
-        let end = free.withLock { Int($0.next) }
+        let end = self.end
         for index in 0..<end where base[index].id != 0 && base[index].link == link {
             body(base + index)
         }
@@ -154,7 +214,7 @@ final class HandleTable: @unchecked Sendable {
 
     /// Those that are held now.
     var all: [HandleID] {
-        let end = free.withLock { Int($0.next) }
+        let end = self.end
         return (0..<end).compactMap {
             let id = shmring_load_relaxed((base + $0).pointer(to: \.id)!)
             return id == 0 ? nil : HandleID(rawValue: id)
@@ -163,11 +223,14 @@ final class HandleTable: @unchecked Sendable {
 
     /// Ends all of them.
     func invalidate() {
-        let end = free.withLock { Int($0.next) }
+        let end = self.end
         for index in 0..<end where base[index].id != 0 {
             _ = remove(HandleID(rawValue: base[index].id))
         }
     }
 
-    deinit { munmap(base, byteCount) }
+    deinit {
+        munmap(base, byteCount)
+        counts.deallocate()
+    }
 }

@@ -18,10 +18,10 @@ extension LaneState {
         var legCount = 1
     }
 
-    /// Sends a message with a few handles. nil: it is not of the usual kind, or there was no room: nothing
+    /// Sends a message with a few handles. `core`: the lane's, from a caller that has counted its reference. nil: it is not of the usual kind, or there was no room: nothing
     /// has happened.
     func trySendFew(
-        _ bytes: RawSpan, _ handle: HandleID, passing: [HandleID]
+        _ bytes: RawSpan, _ handle: HandleID, passing: [HandleID], _ core: PeerCore
     ) throws(Bus1Error) -> Stamp? {
         guard passing.count <= Self.fewMax else { return nil }
         try core.requireOpen("send handles")
@@ -40,7 +40,7 @@ extension LaneState {
         link.pointee.expectCharge()
         do throws(Bus1Error) {
             for i in 0..<passing.count {
-                guard let record = try attach(passing[i], for: link, &few) else {
+                guard let record = try attach(passing[i], for: link, &few, core) else {
                     undo(few, link)
                     return nil
                 }
@@ -69,7 +69,7 @@ extension LaneState {
             producer: producer, body: UnsafeRawPointer(bodies), grant: entry.pointee.grant,
             length: UInt32(length), bits: shmring_header_attached(), position: 0)
         var stamp: UInt64 = 0
-        let result = commitFew(few.legCount, &stamp)
+        let result = commitFew(few.legCount, core.clock, &stamp)
         if result == 0 { return Stamp(rawValue: stamp) }
         undo(few, link)
         guard
@@ -78,15 +78,17 @@ extension LaneState {
         return nil
     }
 
-    private func commitFew(_ count: Int, _ stamp: inout UInt64) -> Int32 {
+    private func commitFew(
+        _ count: Int, _ clock: UnsafeMutablePointer<shmring_clock>, _ stamp: inout UInt64
+    ) -> Int32 {
         guard count > 1 else {
             let leg = legs[0]
             return shmring_producer_send(
-                leg.producer, core.clock, leg.grant, leg.bits, leg.body, UInt64(leg.length), &stamp)
+                leg.producer, clock, leg.grant, leg.bits, leg.body, UInt64(leg.length), &stamp)
         }
         var failed: UInt32 = 0
         return shmring_transaction_commit(
-            lane, core.clock, legs, UInt32(count), false, nil, &stamp, &failed)
+            lane, clock, legs, UInt32(count), false, nil, &stamp, &failed)
     }
 
     private func undo(_ few: Few, _ link: UnsafeMutablePointer<LinkRoute>) {
@@ -96,7 +98,8 @@ extension LaneState {
 
     /// One handle. nil: not this way, or an owner's ring has no room.
     private func attach(
-        _ id: HandleID, for link: UnsafeMutablePointer<LinkRoute>, _ few: inout Few
+        _ id: HandleID, for link: UnsafeMutablePointer<LinkRoute>, _ few: inout Few,
+        _ core: PeerCore
     ) throws(Bus1Error) -> AttachedHandle? {
         let passed = try usableEntry(id)
         let index = Int(passed.pointee.link)

@@ -170,8 +170,8 @@ extension PeerCore {
     /// Applies a control message, where it stands in the order.
     func applyControl(_ message: UnsafeMutablePointer<shmring_message>) {
         let (sender, ring) = (message.pointee.sender, message.pointee.ring)
-        if link(sender: sender, ring: ring) == nil { try? readAllEvents() }
-        guard let link = link(sender: sender, ring: ring) else {
+        if route(sender: sender, ring: ring) == nil { try? readAllEvents() }
+        guard let link = route(sender: sender, ring: ring) else {
             refused += 1
             return
         }
@@ -190,7 +190,10 @@ extension PeerCore {
     }
 
     /// What no honest peer says changes nothing, and is counted.
-    func applyControl(_ record: ControlRecord, from link: Link, ring: UInt32, stamp: UInt64) {
+    func applyControl(
+        _ record: ControlRecord, from link: UnsafeMutablePointer<LinkRoute>, ring: UInt32,
+        stamp: UInt64
+    ) {
         if !tryApply(record, from: link, ring: ring, stamp: stamp) {
             // The broker tells of new peers and holders before they can be named; that may be unread.
             try? readAllEvents()
@@ -198,53 +201,60 @@ extension PeerCore {
         }
     }
 
-    private func tryApply(_ record: ControlRecord, from link: Link, ring: UInt32, stamp: UInt64)
-        -> Bool
-    {
+    private func tryApply(
+        _ record: ControlRecord, from route: UnsafeMutablePointer<LinkRoute>, ring: UInt32,
+        stamp: UInt64
+    ) -> Bool {
+        let (sender, link) = (route.pointee.itsIndex, route.pointee.index)
         switch record.kind {
-        case .handOver: return applyHandOver(record, from: link, ring: ring)
-        case .bind: return applyBind(record, from: link, ring: ring)
+        case .handOver: return applyHandOver(record, from: route, ring: ring)
+        case .bind: return applyBind(record, from: route, ring: ring)
         case .release:
             return end(at: stamp) { table in
-                table.grant(
-                    named: record.number, sender: link.itsIndex, ring: ring, link: link.index)
+                table.grant(named: record.number, sender: sender, ring: ring, link: link)
             }
         case .releaseUnbound:
             let key = GrantKey(granter: record.first, number: record.second)
-            return end(at: stamp) { table in table.unboundGrant(key, link: link.index) }
+            return end(at: stamp) { table in table.unboundGrant(key, link: link) }
         case nil: return false
         }
     }
 
     /// A holder passed its handle on: whoever gets it is one, too. The dead are not.
-    private func applyHandOver(_ record: ControlRecord, from link: Link, ring: UInt32) -> Bool {
+    private func applyHandOver(
+        _ record: ControlRecord, from link: UnsafeMutablePointer<LinkRoute>, ring: UInt32
+    ) -> Bool {
         guard let index = linkOfPeer[PeerID(rawValue: record.first)] else { return false }
-        let receiver = links[index]
-        let key = GrantKey(granter: link.peer.rawValue, number: record.number)
+        let receiver = links[index].index
+        let (sender, granter) = (link.pointee.itsIndex, link.pointee.index)
+        let key = GrantKey(granter: link.pointee.peer.rawValue, number: record.number)
         return nodes.withLock { table in
             let passed = table.grant(
-                named: record.second, sender: link.itsIndex, ring: ring, link: link.index)
+                named: record.second, sender: sender, ring: ring, link: granter)
             guard let passed, !table.marks(of: passed).contains(.oneShot),
                 let number = table.takeNumber()
             else { return false }
             let isAdded = table.add(
-                number, node: table.node(of: passed), link: receiver.index,
+                number, node: table.node(of: passed), link: receiver,
                 name: ReservedGrant.unbound, key: key)
             if !isAdded { table.giveNumber(number) }
-            return isAdded || table.isGone(link: receiver.index)
+            return isAdded || table.isGone(link: receiver)
         }
     }
 
     /// A holder chose what it calls its grant.
-    private func applyBind(_ record: ControlRecord, from link: Link, ring: UInt32) -> Bool {
+    private func applyBind(
+        _ record: ControlRecord, from link: UnsafeMutablePointer<LinkRoute>, ring: UInt32
+    ) -> Bool {
+        let (sender, holder) = (link.pointee.itsIndex, link.pointee.index)
         let name = record.number
         guard name & PeerHot.chosenByHolder != 0 else { return false }
         let chosen = Int(name & ~PeerHot.chosenByHolder)
         guard chosen < Int(PeerHot.boundMax) else { return false }
         let key = GrantKey(granter: record.first, number: record.second)
         return nodes.withLock { table in
-            guard let number = table.unboundGrant(key, link: link.index),
-                let numbers = table.memory.numbers(ofRing: ring, sender: link.itsIndex),
+            guard let number = table.unboundGrant(key, link: holder),
+                let numbers = table.memory.numbers(ofRing: ring, sender: sender),
                 numbers[chosen] == 0
             else { return false }
             numbers[chosen] = number

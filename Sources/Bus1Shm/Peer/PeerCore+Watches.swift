@@ -193,7 +193,7 @@ extension PeerCore {
                     .releaseUnbound, number: 0, first: UInt32(truncatingIfNeeded: drop.key >> 32),
                     second: UInt32(truncatingIfNeeded: drop.key))
                 : ControlRecord(.release, number: drop.which)
-            applyControl(record, from: link, ring: ring, stamp: stamp)
+            applyControl(record, from: link.route, ring: ring, stamp: stamp)
         }
         link.dropsDone += 1
         // SYNC H11 release, pairs with H10 in DropWords.takeBack: behind the reading of the word.
