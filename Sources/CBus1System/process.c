@@ -48,11 +48,10 @@ uint64_t bus1_sys_pidfd_identity(int pidfd)
 int bus1_sys_pidfd_wait(int pidfd, int timeout_ms)
 {
     struct pollfd wanted = {.fd = pidfd, .events = POLLIN};
-    int count;
-    do {
-        count = poll(&wanted, 1, timeout_ms);
-    } while (count < 0 && errno == EINTR);
-    return count < 0 ? -errno : count;
+    int count = poll(&wanted, 1, timeout_ms);
+    if (count < 0)
+        return errno == EINTR ? 0 : -errno;
+    return count;
 }
 
 int bus1_sys_child_reap(int32_t pid, int *status_out)

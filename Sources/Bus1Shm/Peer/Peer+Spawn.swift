@@ -58,7 +58,12 @@ public struct Child: ~Copyable, Sendable {
 
     /// Waits until the program has ended; its exit status as waitpid(2) tells it. nil: the deadline has passed.
     public func wait(until deadline: Deadline = .never) -> Int32? {
-        guard bus1_sys_pidfd_wait(pidfd.rawValue, deadline.pollTimeout_ms) == 1 else { return nil }
+        while true {
+            let result = bus1_sys_pidfd_wait(pidfd.rawValue, deadline.pollTimeout_ms)
+            if result == 1 { break }
+            // 0 may be a signal that this thread got: then the deadline is still to come.
+            guard result == 0, !deadline.hasPassed else { return nil }
+        }
         var status: Int32 = 0
         return bus1_sys_child_reap(pid, &status) == 0 ? status : nil
     }

@@ -14,7 +14,8 @@ int bus1_sys_pidfd_open(int32_t pid, int *pidfd_out);
 /* The same number for two pidfds of one process, never reused while the machine is up; 0 where the
  * kernel does not tell (before 6.9): then each pidfd counts as a process of its own. */
 uint64_t bus1_sys_pidfd_identity(int pidfd);
-/* Waits until the process is gone: 1, or 0 when timeout_ms (-1: for ever) is over first. */
+/* Waits until the process is gone: 1; 0 when timeout_ms (-1: for ever) is over first, or a signal
+ * came. */
 int bus1_sys_pidfd_wait(int pidfd, int timeout_ms);
 /* Its exit status as waitpid tells it, once it is gone; the child is reaped. */
 int bus1_sys_child_reap(int32_t pid, int *status_out);

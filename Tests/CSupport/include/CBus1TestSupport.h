@@ -3,3 +3,4 @@
 
 #include "test_sandbox.h"
 #include "test_stop.h"
+#include "test_storm.h"
