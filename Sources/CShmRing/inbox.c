@@ -108,7 +108,9 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
             consumer->next <
                 shmring_load_relaxed(&consumer->resume[consumer->next & consumer->mask]))
             continue;
-        consumer->open[consumer->open_end++] = (struct shmring_open){.position = consumer->next};
+        consumer->open[consumer->open_end++] = (struct shmring_open){
+            .position = consumer->next,
+            .unclaimed = shmring_consumer_unclaimed(consumer, consumer->next)};
     }
     for (uint32_t i = 0; i < consumer->open_end + consumer->retired_count; i++) {
         uint64_t position = i < consumer->open_end

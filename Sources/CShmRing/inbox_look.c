@@ -133,7 +133,9 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
             }
         }
         struct shmring_open *open = &consumer->open[consumer->open_end];
-        *open = (struct shmring_open){.position = consumer->next};
+        *open = (struct shmring_open){
+            .position = consumer->next,
+            .unclaimed = shmring_consumer_unclaimed(consumer, consumer->next)};
         result = classify(inbox, r, open);
         if (result)
             return result;
@@ -143,6 +145,7 @@ static int look_at_ring(struct shmring_inbox *inbox, uint32_t r)
             inbox->counts.passed_over++;
         consumer->open_end++;
     }
+    shmring_consumer_note_tail(consumer, tail, inbox->look_t0);
     /* The messages of a batch share a stamp that is older than their headers, which are stored in
      * order: one found unwritten may have been written before its successor was read. Backwards, so
      * that whoever is found written now has its predecessors read after it. */

@@ -4,9 +4,12 @@
 
 #include "inbox_private.h"
 
-/* A stamp that the clock has not reached yet is a lie; it is read when its slot was visible. */
+/* A stamp that the clock has not reached yet is a lie; it is read when its slot was visible. So is
+ * one of before its slot was claimed. */
 static int check_stamp(struct shmring_inbox *inbox, uint32_t r, struct shmring_open *open)
 {
+    if (open->stamp < open->unclaimed)
+        return shmring_inbox_trouble(inbox, r, open->sender, SHMRING_E_CORRUPT);
     if (open->stamp < inbox->look_t0 || open->stamp <= shmring_clock_now(&inbox->clock))
         return SHMRING_OK;
     if (inbox->rings[r]->foreign)

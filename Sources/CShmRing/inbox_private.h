@@ -67,6 +67,25 @@ SHMRING_INLINE void shmring_inbox_drop_hand(struct shmring_inbox *inbox)
     inbox->in_hand = 0;
 }
 
+/* When a position was last seen unclaimed: an honest stamp is not older. 0: not known. */
+SHMRING_INLINE uint64_t shmring_consumer_unclaimed(const struct shmring_consumer *consumer,
+                                                   uint64_t position)
+{
+    if (position >= consumer->tails[0].tail)
+        return consumer->tails[0].at;
+    return position >= consumer->tails[1].tail ? consumer->tails[1].at : 0;
+}
+
+/* Takes note of a tail that was read behind `at`, in any case: of foreign rings only. */
+SHMRING_INLINE void shmring_consumer_note_tail(struct shmring_consumer *consumer, uint64_t tail,
+                                               uint64_t at)
+{
+    if (!consumer->foreign)
+        return;
+    consumer->tails[1] = consumer->tails[0];
+    consumer->tails[0] = (struct shmring_tail_seen){.tail = tail, .at = at};
+}
+
 /* ---- the look ------------------------------------------------------------------------------- */
 
 /* Reads everything; then waits (inbox->waiting), or has it in order. */

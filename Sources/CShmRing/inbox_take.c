@@ -102,6 +102,16 @@ static void skip_unwatched(struct shmring_inbox *inbox)
     }
 }
 
+/* An eighth of a foreign ring's lap: the stamps of what is claimed from here on are later. */
+static void note_tail(struct shmring_inbox *inbox, struct shmring_consumer *consumer)
+{
+    uint64_t at = shmring_clock_now_then_loads(&inbox->clock);
+    /* SYNC R7 acquire, as in look_at_ring, and like there behind the clock (T3). */
+    uint64_t tail = shmring_load_acquire(&consumer->control->tail);
+    if (tail - consumer->next <= consumer->capacity)
+        shmring_consumer_note_tail(consumer, tail, at);
+}
+
 /* With one ring: a unicast at the front may go at once, if nothing that was passed over has been
  * written meanwhile. */
 static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *message)
@@ -136,12 +146,16 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
     if (next - consumer->head >= consumer->publish_every) {
         shmring_consumer_publish_head(consumer, true);
         shmring_inbox_choose_path(inbox); /* the last index may have gone back into service */
+        if (consumer->foreign)
+            note_tail(inbox, consumer);
     }
     if (shmring_consumer_copy(consumer, next, header, message))
         return shmring_inbox_trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
-    if (consumer->foreign && message->stamp > inbox->look_t0) {
-        inbox->look_t0 = shmring_clock_now(&inbox->clock);
+    if (consumer->foreign) {
         if (message->stamp > inbox->look_t0)
+            inbox->look_t0 = shmring_clock_now(&inbox->clock);
+        if (message->stamp > inbox->look_t0 ||
+            message->stamp < shmring_consumer_unclaimed(consumer, next))
             return shmring_inbox_trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
     }
     tell(inbox, 0, message->stamp, false, message);

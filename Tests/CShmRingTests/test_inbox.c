@@ -298,6 +298,63 @@ static void a_stamp_of_the_future_is_a_lie(void)
     }
 }
 
+/* Claimed before or behind the second of two looks, written then with a stamp of before the first,
+ * of between the two, or of after both. */
+static void a_stamp_of_before_its_slot_was_claimed_is_a_lie(void)
+{
+    for (uint32_t i = 0; i < 48; i++) {
+        bool foreign = i % 2, multicast = i / 2 % 2, several = i / 4 % 2, late = i / 8 % 2;
+        uint32_t when = i / 16;
+        struct fixture f;
+        uint64_t stamps[3], position = 0;
+        set_up(&f, several ? 2 : 1);
+        f.rings[0].consumer.foreign = foreign;
+        f.rings[1].consumer.foreign = foreign;
+        stamps[0] = now(&f);
+        CHECK_EQ(next_value(&f), -SHMRING_E_EMPTY);
+        stamps[1] = now(&f);
+        if (!late)
+            position = kit_claim(&f.producer[0], f.words);
+        CHECK_EQ(next_value(&f), -SHMRING_E_EMPTY);
+        if (late)
+            position = kit_claim(&f.producer[0], f.words);
+        stamps[2] = now(&f);
+        f.commits[4] = stamps[when];
+        kit_write(&f.producer[0], position,
+                  multicast ? SHMRING_CLASS_MULTICAST : SHMRING_CLASS_UNICAST,
+                  multicast ? SHMRING_COMMIT_REF(4, 1) : stamps[when], 1);
+        bool lie = when == 0 || (when == 1 && late);
+        CHECK_EQ(next_value(&f), foreign && lie ? -SHMRING_E_CORRUPT : 1);
+        tear_down(&f);
+    }
+}
+
+/* Nobody looks while a stream goes on; head is published, and tail read, each eighth of a lap. */
+static void a_stream_of_another_domain_can_not_stamp_further_back_than_some_eighths_of_a_lap(void)
+{
+    for (uint32_t foreign = 0; foreign <= 1; foreign++) {
+        struct fixture f;
+        set_up(&f, 1);
+        f.rings[0].consumer.foreign = foreign;
+        uint64_t looks = 0, lie = 0;
+        for (uint64_t i = 0; i < 4 * CAPACITY; i++) {
+            send(&f, 0, i);
+            CHECK_EQ(shmring_inbox_take(&f.receiver.inbox, &f.message.m), SHMRING_OK);
+            CHECK_EQ(f.message.m.body[0], i);
+            if (i == CAPACITY) {
+                looks = f.receiver.inbox.counts.looks;
+                lie = now(&f);
+            }
+        }
+        CHECK_EQ(f.receiver.inbox.counts.looks, looks);
+        kit_write(&f.producer[0], kit_claim(&f.producer[0], f.words), SHMRING_CLASS_UNICAST, lie,
+                  77);
+        CHECK_EQ(shmring_inbox_take(&f.receiver.inbox, &f.message.m),
+                 foreign ? SHMRING_E_CORRUPT : SHMRING_OK);
+        tear_down(&f);
+    }
+}
+
 /* ---- commit words --------------------------------------------------------------------------- */
 
 #define GENERATION UINT64_C(77)
@@ -478,6 +535,8 @@ CHECK_MAIN(RUN(an_inbox_grows_to_its_limit_and_delivers_from_the_last_ring),
            RUN(a_length_beyond_the_slot_is_corrupt_on_every_path),
            RUN(an_impossible_tail_is_corrupt), RUN(random_bytes_in_a_ring_never_lead_outside_it),
            RUN(a_stamp_of_the_future_is_a_lie),
+           RUN(a_stamp_of_before_its_slot_was_claimed_is_a_lie),
+           RUN(a_stream_of_another_domain_can_not_stamp_further_back_than_some_eighths_of_a_lap),
            RUN(a_pending_multicast_holds_back_what_stands_behind_it),
            RUN(what_was_aborted_or_points_nowhere_is_dropped),
            RUN(a_pending_multicast_that_is_aborted_lets_the_rest_go),

@@ -46,8 +46,14 @@ struct shmring_open {
     uint64_t commit; /* of a multicast: SHMRING_COMMIT_REF */
     uint64_t tie;    /* of a multicast: the outbox's owner << 32 | index of its commit word; else
                       * 0 */
+    uint64_t unclaimed; /* when it was last seen unclaimed; 0 where nobody asks */
     uint32_t state; /* enum shmring_open_state */
     uint32_t sender;
+};
+
+/* A reading of the clock, then of a ring's tail: no position from there on had been claimed. */
+struct shmring_tail_seen {
+    uint64_t tail, at;
 };
 
 #define SHMRING_RETIRED_MAX 64u /* indices of one ring that may be out of service */
@@ -71,6 +77,7 @@ struct shmring_consumer {
     uint32_t sender_count;
     struct shmring_open *retired; /* out of service; SHMRING_RETIRED_MAX of them */
     struct shmring_sender_view *senders;
+    struct shmring_tail_seen tails[2]; /* of a foreign ring: the latest, and the one before */
 };
 
 /* How often each rule acted: the order checker refuses a run in which one never did. */
