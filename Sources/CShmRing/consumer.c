@@ -15,7 +15,7 @@ int shmring_consumer_init(struct shmring_consumer *consumer, const struct shmrin
     uint32_t capacity = shmring_load_relaxed_u32(&control->header.param_a);
     uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
     uint64_t byte_count = shmring_ring_bytes(capacity, slot_bytes);
-    if (byte_count == 0 || byte_count != ring->byte_count)
+    if ((byte_count == 0 || byte_count != ring->byte_count) && !SHMRING_UNCHECKED(GEOMETRY))
         return SHMRING_E_CORRUPT;
     *consumer = (struct shmring_consumer){
         .control = control,
@@ -124,14 +124,27 @@ void shmring_consumer_bury(struct shmring_consumer *consumer, uint64_t position)
                                                              * service */
 }
 
-/* An eighth of a lap has gone by and the first open slot is still unwritten: its index goes out of
- * service, so that head, and with it everybody else, can go on. */
+/* An eighth of a lap has gone by and the first open slot is still unwritten. */
+static bool first_is_late(const struct shmring_consumer *consumer)
+{
+    const struct shmring_open *first = &consumer->open[consumer->open_first];
+    return first->state == SHMRING_OPEN_UNRESOLVED &&
+           consumer->next - first->position >= consumer->publish_every;
+}
+
+bool shmring_consumer_bears_no_more(const struct shmring_consumer *consumer)
+{
+    return consumer->retired_count == SHMRING_RETIRED_MAX &&
+           consumer->open_first < consumer->open_end && first_is_late(consumer);
+}
+
+/* The index of the first open slot goes out of service, so that head, and with it everybody else,
+ * can go on. */
 static bool retire_first(struct shmring_consumer *consumer)
 {
     struct shmring_open *first = &consumer->open[consumer->open_first];
-    if (first->state != SHMRING_OPEN_UNRESOLVED ||
-        consumer->next - first->position < consumer->publish_every ||
-        consumer->retired_count == SHMRING_RETIRED_MAX || consumer->retired == NULL ||
+    bool full = consumer->retired_count == SHMRING_RETIRED_MAX && !SHMRING_UNCHECKED(CLAIMS);
+    if (!first_is_late(consumer) || full || consumer->retired == NULL ||
         shmring_consumer_header(consumer, first->position) >> SHMRING_POSITION_SHIFT ==
             first->position)
         return false;

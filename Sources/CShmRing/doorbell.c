@@ -162,7 +162,8 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
             (void)sched_yield();
             continue;
         }
-        result = park(inbox, message, earlier(now + LONGEST_SLEEP_NS, deadline_ns));
+        uint64_t longest_ns = SHMRING_UNCHECKED(SLEEP) ? 3600 * NS_PER_S : LONGEST_SLEEP_NS;
+        result = park(inbox, message, earlier(now + longest_ns, deadline_ns));
         if (result != SHMRING_E_EMPTY)
             return result;
         spin_until = 0; /* a wake is news: what it announced may still be on its way */

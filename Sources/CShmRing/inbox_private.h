@@ -57,6 +57,14 @@ SHMRING_INLINE struct shmring_open *shmring_inbox_open_of(struct shmring_inbox *
                                              : &consumer->open[one->index];
 }
 
+/* What no honest process of its domain writes: the ring is to be severed. */
+SHMRING_INLINE int shmring_inbox_breach(struct shmring_inbox *inbox, uint32_t ring, uint32_t sender,
+                                        enum shmring_breach breach)
+{
+    inbox->trouble_breach = breach;
+    return shmring_inbox_trouble(inbox, ring, sender, SHMRING_E_CORRUPT);
+}
+
 /* The message in hand is not to be delivered again; head stays where it is until the next call. */
 SHMRING_INLINE void shmring_inbox_drop_hand(struct shmring_inbox *inbox)
 {

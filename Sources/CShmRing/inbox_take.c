@@ -34,15 +34,18 @@ static int deliver_message(struct shmring_inbox *inbox, const struct shmring_rea
     struct shmring_open *open = shmring_inbox_open_of(inbox, one);
     uint64_t position = open->position;
     uint64_t header = shmring_consumer_header(consumer, position);
-    int result = header >> SHMRING_POSITION_SHIFT == position
-                     ? shmring_consumer_copy(consumer, position, header, message)
-                     : SHMRING_E_CORRUPT; /* rewritten after it was read as written */
-    if (result) {
+    bool rewritten = header >> SHMRING_POSITION_SHIFT != position && !SHMRING_UNCHECKED(LAP);
+    if (rewritten || shmring_consumer_copy(consumer, position, header, message)) {
         open->state = SHMRING_OPEN_DONE;
-        return shmring_inbox_trouble(inbox, one->ring, 0, result);
+        return shmring_inbox_breach(inbox, one->ring, 0,
+                                    rewritten ? SHMRING_BREACH_REWRITTEN : SHMRING_BREACH_LENGTH);
     }
     bool multicast = (header & SHMRING_CLASS_MASK) == SHMRING_CLASS_MULTICAST;
-    tell(inbox, one->ring, one->stamp, multicast, message);
+    uint64_t stamp = one->stamp;
+    if (SHMRING_UNCHECKED(COMMIT_KEPT) && multicast)
+        stamp = ((const uint64_t *)(const void *)(consumer->senders[open->sender].outbox +
+                                                  1))[open->commit >> 32];
+    tell(inbox, one->ring, stamp, multicast, message);
     inbox->in_hand = 1;
     return SHMRING_OK;
 }
@@ -150,13 +153,14 @@ static int take_in_place(struct shmring_inbox *inbox, struct shmring_message *me
             note_tail(inbox, consumer);
     }
     if (shmring_consumer_copy(consumer, next, header, message))
-        return shmring_inbox_trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
+        return shmring_inbox_breach(inbox, 0, message->sender, SHMRING_BREACH_LENGTH);
     if (consumer->foreign) {
         if (message->stamp > inbox->look_t0)
             inbox->look_t0 = shmring_clock_now(&inbox->clock);
-        if (message->stamp > inbox->look_t0 ||
-            message->stamp < shmring_consumer_unclaimed(consumer, next))
-            return shmring_inbox_trouble(inbox, 0, message->sender, SHMRING_E_CORRUPT);
+        if ((message->stamp > inbox->look_t0 && !SHMRING_UNCHECKED(FUTURE_STAMP)) ||
+            (message->stamp < shmring_consumer_unclaimed(consumer, next) &&
+             !SHMRING_UNCHECKED(PAST_STAMP)))
+            return shmring_inbox_breach(inbox, 0, message->sender, SHMRING_BREACH_STAMP);
     }
     tell(inbox, 0, message->stamp, false, message);
     consumer->next = next + 1;

@@ -138,7 +138,8 @@ static uint32_t collect_link(struct shmring_pool *pool, uint32_t link, bool all)
         /* SYNC P2 acquire, pairs with P1 in shmring_board_give_back: the receiver has read the
          * slice to its end. Without it the next payload could overwrite what is still being read.
          * Any other value than the one lent is ignored: the ledger decides. */
-        if (shmring_load_acquire(&board[index]) == this->words[index].lend) {
+        if (shmring_load_acquire(&board[index]) == this->words[index].lend ||
+            SHMRING_UNCHECKED(LEDGER)) {
             settle_word(pool, link, index);
             count++;
         } else if (!all) {

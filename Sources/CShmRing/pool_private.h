@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "shmring_checks.h"
 #include "shmring_pool.h"
 
 #define POOL_SMALL_CLASSES 13u /* 256 B, 512 B ... 1 MiB */

@@ -112,7 +112,7 @@ static int map_whole(int fd, uint64_t byte_count, struct shmring_mapping *mappin
     if (result != 0)
         return result;
     const off_t hole = lseek(fd, 0, SEEK_HOLE);
-    if (hole < 0 || (uint64_t)hole < byte_count) {
+    if ((hole < 0 || (uint64_t)hole < byte_count) && !SHMRING_UNCHECKED(HOLES)) {
         const int error = hole < 0 ? -errno : SHMRING_E_SPARSE;
         shmring_segment_unmap(mapping);
         return error;
@@ -164,6 +164,8 @@ int shmring_view_detach(struct shmring_view *view, uint32_t number)
     struct shmring_view_segment *segment = *place;
     *place = NULL;
     view->mapped_bytes -= segment->mapping.byte_count;
+    if (SHMRING_UNCHECKED(HELD))
+        shmring_segment_unmap(&segment->mapping);
     shmring_view_segment_drop(segment);
     return 0;
 }
@@ -178,7 +180,8 @@ int shmring_view_hold(struct shmring_view *view, struct shmring_board *board,
                          ref->lend_index >= SHMRING_LENDS))
         return SHMRING_E_CORRUPT;
     const uint64_t size = segment->mapping.byte_count;
-    if (shmring_unlikely(ref->offset > size || ref->byte_count > size - ref->offset))
+    if (shmring_unlikely(ref->offset > size || ref->byte_count > size - ref->offset) &&
+        !SHMRING_UNCHECKED(SLICE))
         return SHMRING_E_CORRUPT;
     if (shmring_unlikely(shmring_forked()))
         return SHMRING_E_FORKED;

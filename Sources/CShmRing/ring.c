@@ -15,8 +15,9 @@ int shmring_producer_init(struct shmring_producer *producer, const struct shmrin
     uint32_t slot_bytes = shmring_load_relaxed_u32(&control->header.param_b);
     uint32_t ring_id = shmring_load_relaxed_u32(&control->header.id);
     uint64_t byte_count = shmring_ring_bytes(capacity, slot_bytes);
-    if (byte_count == 0 || byte_count != ring->byte_count || ring_id >= SHMRING_RINGS_MAX ||
-        sender >= SHMRING_SENDERS_MAX)
+    if ((byte_count == 0 || byte_count != ring->byte_count || ring_id >= SHMRING_RINGS_MAX ||
+         sender >= SHMRING_SENDERS_MAX) &&
+        !SHMRING_UNCHECKED(GEOMETRY))
         return SHMRING_E_CORRUPT;
     *producer = (struct shmring_producer){
         .control = control,
@@ -142,7 +143,8 @@ void shmring_producer_ring(struct shmring_producer *producer, uint64_t park_numb
             return;
         /* Not write(2): strangers share the descriptor and could make it block. A full queue
          * (EAGAIN) is as good: the other end is readable. The receiver bounds its wait. */
-        (void)!send((int)(event - 1), &one, sizeof one, MSG_DONTWAIT | MSG_NOSIGNAL);
+        const int waits = SHMRING_UNCHECKED(BELL) ? 0 : MSG_DONTWAIT;
+        (void)!send((int)(event - 1), &one, sizeof one, waits | MSG_NOSIGNAL);
     }
     ring_doorbell(producer->control, park_number);
 }

@@ -16,6 +16,7 @@
 
 #include "placement.h"
 #include "shmring_atomics.h"
+#include "shmring_checks.h"
 
 /* Debian 12's headers are older than these. */
 #ifndef MFD_NOEXEC_SEAL
@@ -136,8 +137,9 @@ static int check_descriptor(int fd, uint64_t byte_count, bool require_future_wri
     struct statfs file_system;
     if (fstat(fd, &status) != 0 || fstatfs(fd, &file_system) != 0)
         return -errno;
-    if (!S_ISREG(status.st_mode) || status.st_nlink != 0 ||
-        file_system.f_type != SHMRING_TMPFS_MAGIC)
+    if ((!S_ISREG(status.st_mode) || status.st_nlink != 0 ||
+         file_system.f_type != SHMRING_TMPFS_MAGIC) &&
+        !SHMRING_UNCHECKED(KIND))
         return SHMRING_E_KIND;
 
     const int seals = fcntl(fd, F_GET_SEALS);
@@ -145,19 +147,20 @@ static int check_descriptor(int fd, uint64_t byte_count, bool require_future_wri
         return errno == EINVAL ? SHMRING_E_KIND : -errno;
     const int wanted =
         F_SEAL_SHRINK | F_SEAL_GROW | (require_future_write ? F_SEAL_FUTURE_WRITE : 0);
-    if ((seals & wanted) != wanted || (seals & F_SEAL_WRITE) != 0)
+    if (((seals & wanted) != wanted || (seals & F_SEAL_WRITE) != 0) && !SHMRING_UNCHECKED(SEALS))
         return SHMRING_E_SEALS;
 
     if (fstat(fd, &status) != 0)
         return -errno;
     const uint64_t size = (uint64_t)status.st_size;
-    if (status.st_size <= 0 || size % SHMRING_PAGE_BYTES != 0 || size > SIZE_MAX)
+    if ((status.st_size <= 0 || size % SHMRING_PAGE_BYTES != 0 || size > SIZE_MAX) &&
+        !SHMRING_UNCHECKED(SIZE))
         return SHMRING_E_SIZE;
-    if (byte_count != 0 && size != byte_count)
+    if (byte_count != 0 && size != byte_count && !SHMRING_UNCHECKED(SIZE))
         return SHMRING_E_SIZE;
-    if (require_blocks && (uint64_t)status.st_blocks * 512 < size)
+    if (require_blocks && (uint64_t)status.st_blocks * 512 < size && !SHMRING_UNCHECKED(BLOCKS))
         return SHMRING_E_SPARSE;
-    *size_out = size;
+    *size_out = SHMRING_UNCHECKED(SIZE) && byte_count != 0 ? byte_count : size;
     return 0;
 }
 

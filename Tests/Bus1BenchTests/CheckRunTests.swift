@@ -46,10 +46,12 @@ import Testing
         #expect(status == 0)
         #expect(symbols.contains("shmring_transaction_commit"))
         #expect(!symbols.contains("shmring_switch"))
+        #expect(!symbols.contains("shmring_unchecked"))
         // Nor the names of the rules.
         let (_, strings) = try shell("grep -c stamp-before-barrier \(program)")
         #expect(strings == "0\n")
-        // The variable that chooses one is read by nobody.
-        #expect(try shell("BUS1_BREAK=nonsense \(program) --help").status == 0)
+        // The variables that choose one are read by nobody.
+        #expect(
+            try shell("BUS1_BREAK=nonsense BUS1_UNCHECKED=nonsense \(program) --help").status == 0)
     }
 }

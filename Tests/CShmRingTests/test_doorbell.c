@@ -337,7 +337,7 @@ static void no_holder_of_the_ringing_end_makes_a_sender_wait(void)
             break;
         }
         REQUIRE(shmring_inbox_arm(&f.receiver.inbox, &f.message.m) == SHMRING_E_EMPTY);
-        alarm(10); /* a sender that waits ends the test */
+        alarm(CHECK_SECONDS / 3); /* a sender that waits ends the test */
         CHECK_EQ(kit_send(&f.producers[0], &f.clock, 1), SHMRING_OK);
         alarm(0);
         CHECK_EQ(f.rings[0].control->parked, 0);

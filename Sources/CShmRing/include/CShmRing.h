@@ -3,6 +3,7 @@
 #pragma once
 
 #include "shmring_atomics.h"
+#include "shmring_checks.h"
 #include "shmring_switches.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"

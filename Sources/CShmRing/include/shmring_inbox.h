@@ -32,6 +32,17 @@ struct shmring_sender_view {
     uint32_t reserved;
 };
 
+/* Which rule was broken, when a ring is to be severed. */
+enum shmring_breach {
+    SHMRING_BREACH_NONE = 0,
+    SHMRING_BREACH_TAIL = 1,      /* a tail that cannot be */
+    SHMRING_BREACH_CLASS = 2,     /* a slot of no class */
+    SHMRING_BREACH_LENGTH = 3,    /* a body longer than a slot */
+    SHMRING_BREACH_STAMP = 4,     /* a stamp that the clock has not reached, or of long ago */
+    SHMRING_BREACH_REWRITTEN = 5, /* a slot that changed after it was written */
+    SHMRING_BREACH_CLAIMS = 6,    /* more claims that are never written than a ring bears */
+};
+
 enum shmring_open_state {
     SHMRING_OPEN_UNRESOLVED = 0, /* unwritten, or not yet to be delivered: read it again */
     SHMRING_OPEN_PENDING = 1,    /* a multicast whose commit the look under way waits for */
@@ -150,6 +161,7 @@ struct shmring_inbox {
     uint32_t ready_first, ready_end, ready_capacity;
     uint32_t ready_needed; /* what a look can find: the slots of all rings, and those retired */
     uint32_t trouble_ring, trouble_sender; /* with E_CORRUPT and E_UNKNOWN_SENDER */
+    uint32_t trouble_breach; /* with E_CORRUPT: enum shmring_breach */
     uint32_t event_mode;  /* parks on event descriptors */
     uint32_t held;        /* see shmring_inbox_hold */
     /* Sleeps on the event descriptors of all rings and the broker's messages, until one is
@@ -294,6 +306,8 @@ int shmring_inbox_stuck(struct shmring_inbox *inbox, struct shmring_consumer *co
 /* Everything but the plainest case. `exact`: the answer E_EMPTY is to be relied upon. */
 int shmring_inbox_take_slow(struct shmring_inbox *inbox, struct shmring_message *message,
                             bool exact);
+/* One more index is to go out of service than a ring bears. */
+bool shmring_consumer_bears_no_more(const struct shmring_consumer *consumer);
 /* Publishes head as far as it goes, and wakes senders that wait for room. */
 void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check_waiters);
 
@@ -339,7 +353,7 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
     message->grant = (uint32_t)(route >> 32);
     message->sender = (uint32_t)(route >> 16) & 0xffff;
     message->length = (uint32_t)route & 0xffff;
-    if (shmring_unlikely(message->length > consumer->body_bytes))
+    if (shmring_unlikely(message->length > consumer->body_bytes) && !SHMRING_UNCHECKED(LENGTH))
         return SHMRING_E_CORRUPT;
     shmring_copy(message->body, slot->body, message->length);
     /* The compiler must not take the copy for the slot and read that again after a check: from here

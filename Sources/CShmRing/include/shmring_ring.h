@@ -25,6 +25,7 @@
 #include "shmring_clock.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"
+#include "shmring_checks.h"
 #include "shmring_switches.h"
 
 /* Private to one lane; nobody else reads it. */
@@ -149,7 +150,7 @@ SHMRING_INLINE int shmring_producer_refresh(struct shmring_producer *producer, u
     producer->withheld = withheld;
     producer->head_seen = head - withheld;
     uint64_t used = tail - head;
-    if (shmring_likely(used <= producer->capacity))
+    if (shmring_likely(used <= producer->capacity) || SHMRING_UNCHECKED(HEAD))
         return used + withheld + count <= room ? SHMRING_OK : SHMRING_E_FULL;
     return SHMRING_E_CORRUPT;
 }

@@ -1,0 +1,48 @@
+/*
+ * shmring_checks.h - checks of what others write that a special build can leave out, one at a time,
+ * to show that each attack does harm where nothing stops it (docs/trust.md).
+ *
+ * Built as the rules of shmring_switches.h are, with BUS1_SWITCHES=1; then BUS1_UNCHECKED in the
+ * environment of the program names the check. In every other build SHMRING_UNCHECKED is the
+ * constant 0, and nothing of this is left: a test looks for the symbols.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum shmring_check {
+    SHMRING_CHECK_NONE,
+    /* What a sender writes. */
+    SHMRING_CHECK_TAIL,         /* lies within a lap of head, and never behind what was looked at */
+    SHMRING_CHECK_CLASS,        /* of a slot: unicast, multicast or void */
+    SHMRING_CHECK_LENGTH,       /* of a body: no more than a slot has */
+    SHMRING_CHECK_LAP,          /* the header is of this position, not of an earlier lap */
+    SHMRING_CHECK_FUTURE_STAMP, /* no stamp is ahead of the clock */
+    SHMRING_CHECK_PAST_STAMP,   /* nor older than when its slot was seen unclaimed */
+    SHMRING_CHECK_COMMIT_INDEX, /* of a commit word: one that the outbox has */
+    SHMRING_CHECK_GENERATION,   /* of a commit word: that of the message */
+    SHMRING_CHECK_COMMIT_KEPT,  /* a stamp, once read, is not read again */
+    SHMRING_CHECK_CLAIMS,       /* so many indices are out of service, and no more */
+    SHMRING_CHECK_SLICE,        /* a slice lies within its segment */
+    SHMRING_CHECK_HELD,         /* a segment stays mapped while a slice of it is held */
+    /* What a receiver writes. */
+    SHMRING_CHECK_HEAD,   /* lies within a lap of tail */
+    SHMRING_CHECK_LEDGER, /* what comes back is what was lent */
+    SHMRING_CHECK_BELL,   /* who rings does not wait */
+    SHMRING_CHECK_SLEEP,  /* who sleeps wakes by itself, a while later */
+    /* What anybody hands over. */
+    SHMRING_CHECK_KIND,     /* a descriptor is of a memfd */
+    SHMRING_CHECK_SEALS,    /* that cannot shrink, or be written by others */
+    SHMRING_CHECK_SIZE,     /* and has the size that was said */
+    SHMRING_CHECK_BLOCKS,   /* and all of its blocks */
+    SHMRING_CHECK_HOLES,    /* and no hole */
+    SHMRING_CHECK_GEOMETRY, /* a ring's header says what its size says */
+};
+
+#if defined(SHMRING_SWITCHES)
+extern uint32_t shmring_unchecked;
+#define SHMRING_UNCHECKED(check) (shmring_unchecked == SHMRING_CHECK_##check)
+#else
+#define SHMRING_UNCHECKED(check) 0
+#endif
