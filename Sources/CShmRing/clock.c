@@ -6,6 +6,7 @@
 #include "CShmRing.h"
 
 #define NS_PER_S UINT64_C(1000000000)
+#define COARSE_NS 20000u
 
 static uint64_t read_ns(clockid_t id)
 {
@@ -24,6 +25,23 @@ uint64_t shmring_clock_monotonic(uint32_t coarse_ns)
     uint64_t now = read_ns(CLOCK_MONOTONIC);
     shmring_fence_clock_read();
     return coarse_ns > 1 ? now - now % coarse_ns : now;
+}
+
+static uint64_t waits;
+
+void shmring_clock_wait(const struct shmring_clock *clock, uint64_t stamp)
+{
+    if (shmring_clock_monotonic(clock->coarse_ns) > stamp)
+        return;
+    /* Relaxed: a number for reports, which may miss some where several threads wait. */
+    shmring_store_relaxed(&waits, shmring_load_relaxed(&waits) + 1);
+    while (shmring_clock_monotonic(clock->coarse_ns) <= stamp)
+        shmring_pause();
+}
+
+uint64_t shmring_clock_waits(void)
+{
+    return shmring_load_relaxed(&waits); /* Relaxed: as above. */
 }
 
 #if defined(__x86_64__)
@@ -46,12 +64,11 @@ void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page)
 #if defined(__x86_64__)
     if (force == SHMRING_CLOCK_TSC || (force == 0 && kernel_trusts_tsc()))
         clock.source = SHMRING_CLOCK_TSC;
-#else
-    (void)force;
 #endif
-    if (SHMRING_BROKEN(NO_COMMIT_WAIT) || SHMRING_BROKEN(COARSE_CLOCK)) {
+    if (force == SHMRING_CLOCK_COARSE || SHMRING_BROKEN(NO_COMMIT_WAIT) ||
+        SHMRING_BROKEN(COARSE_CLOCK)) {
         clock.source = SHMRING_CLOCK_MONOTONIC;
-        page->clock_coarse_ns = SHMRING_SWITCH_COARSE_NS;
+        page->clock_coarse_ns = COARSE_NS;
     }
     page->clock_source = clock.source;
     page->ns_base = read_ns(CLOCK_BOOTTIME);

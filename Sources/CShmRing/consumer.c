@@ -103,6 +103,7 @@ void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint3
     /* SYNC R8 release, pairs with R9 in is_passed: the slot and its commit word were read
      * before. */
     shmring_store_release(&consumer->resume[position & consumer->mask], from);
+    SHMRING_FAULT(HEAD_RETURNED);
     /* They stay in the order of their positions, in which a look reads them backwards: a batch. */
     consumer->retired_count--;
     for (uint32_t i = retired_index; i < consumer->retired_count; i++)
@@ -155,6 +156,9 @@ static bool retire_first(struct shmring_consumer *consumer)
     consumer->retired[consumer->retired_count++] = *first;
     shmring_store_relaxed(&consumer->control->out_of_service, 1);
     consumer->open_first++;
+    if (consumer->retirements != NULL)
+        ++*consumer->retirements;
+    SHMRING_FAULT(HEAD_RETIRED);
     return true;
 }
 
@@ -183,6 +187,7 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
         /* SYNC R5 release, pairs with R4 in shmring_producer_refresh: every slot below head has
          * been copied, and resume[] and out_of_service stand as they are to be. */
         shmring_store_release(&consumer->control->head, head);
+        SHMRING_FAULT(HEAD_STORED);
     }
     if (!check_waiters)
         return;

@@ -84,6 +84,7 @@ static void announce(struct shmring_inbox *inbox, uint64_t number)
      * the message, or its sender finds the number. Without it both miss, and the receiver
      * sleeps. */
     shmring_fence_full();
+    SHMRING_FAULT(PARK_ANNOUNCED);
 }
 
 static bool attention_changed(const struct shmring_inbox *inbox)
@@ -118,12 +119,14 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
     if (result == SHMRING_E_EMPTY && !attention_changed(inbox)) {
         inbox->counts.parked++;
         until_ns = shmring_inbox_sleeps_until(inbox, until_ns);
+        SHMRING_FAULT(PARK_LOOKED);
         if (by_futex)
             sleep_on(words, count, until_ns);
         else if (inbox->sleep != NULL)
             inbox->sleep(inbox->sleep_context, until_ns);
         else
             sleep_on(words, count, earlier(until_ns, monotonic_ns() + POLL_NS));
+        SHMRING_FAULT(PARK_WOKEN);
     }
     /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver
      * awake, or before its next announcement, whose D2 makes it look once more. */
@@ -194,6 +197,7 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
     /* SYNC W1 full barrier, pairs with W2 in shmring_consumer_publish_head: the look that follows
      * finds the new head, or the consumer finds the waiter. */
     shmring_fence_full();
+    SHMRING_FAULT(PARK_ROOM);
     uint64_t tail;
     int result = shmring_producer_room(producer, 1, room, &tail);
     if (result != SHMRING_E_FULL)

@@ -50,6 +50,7 @@ int shmring_inbox_add(struct shmring_inbox *inbox, struct shmring_consumer *cons
         inbox->ring_capacity = capacity;
     }
     inbox->rings[inbox->ring_count++] = consumer;
+    consumer->retirements = &inbox->counts.retired;
     inbox->ready_needed += (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
     if (consumer->body_bytes > inbox->body_bytes_max)
         inbox->body_bytes_max = consumer->body_bytes;
@@ -75,6 +76,7 @@ void shmring_inbox_remove(struct shmring_inbox *inbox, struct shmring_consumer *
     inbox->waiting = 0;
     shmring_watches_reset(inbox);
     inbox->rings[at] = inbox->rings[--inbox->ring_count];
+    consumer->retirements = NULL;
     inbox->ready_needed -= (uint32_t)consumer->capacity + SHMRING_RETIRED_MAX;
     shmring_inbox_choose_path(inbox);
 }

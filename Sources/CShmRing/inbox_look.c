@@ -220,6 +220,7 @@ static int look_at_flags(struct shmring_inbox *inbox, uint32_t r)
         consumer->flags_taken |= shmring_exchange_acq_rel(flags, 0);
     if (consumer->flags_taken == 0)
         return SHMRING_OK;
+    SHMRING_FAULT(TAKE_FLAGS);
     int result = collect(inbox, r, consumer->flags_taken);
     if (result)
         inbox->unsettled |= UNSETTLED_LOOK;
@@ -233,6 +234,7 @@ int shmring_inbox_look(struct shmring_inbox *inbox)
     inbox->counts.looks++;
     shmring_watches_compact(inbox);
     inbox->look_t0 = shmring_clock_now_then_loads(&inbox->clock);
+    SHMRING_FAULT(TAKE_LOOKED);
     /* SYNC N1 acquire, pairs with B5 and B8 in shmring_bus_announce: read after t0 (T3), so that a
      * death with a lower stamp is found pending or later. */
     uint64_t death = shmring_load_acquire(inbox->death);
@@ -258,6 +260,7 @@ int shmring_inbox_look(struct shmring_inbox *inbox)
         inbox->waiting = 1;
         shmring_inbox_begin_to_wait(inbox);
         inbox->counts.look_waits++;
+        SHMRING_FAULT(TAKE_WAITS);
         inbox->counts.rings_waits += inbox->ring_count > 1;
         inbox->counts.notice_waits += shmring_watches_pending(inbox);
         return SHMRING_OK;

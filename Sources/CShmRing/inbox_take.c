@@ -52,6 +52,7 @@ static int deliver_message(struct shmring_inbox *inbox, const struct shmring_rea
 
 static int deliver_ready(struct shmring_inbox *inbox, struct shmring_message *message)
 {
+    SHMRING_FAULT(TAKE_ORDERED);
     const struct shmring_ready *one = &inbox->ready[inbox->ready_first++];
     int result = (one->index & READY_WATCH) != 0 && one->ring == UINT32_MAX
                      ? deliver_notice(inbox, one, message)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "pool_private.h"
+#include "shmring_faults.h"
 
 #define POOL_WORDS_FIRST 32u
 
@@ -205,6 +206,7 @@ int shmring_pool_lend(struct shmring_pool *pool, uint32_t link, const struct shm
     pool->lends_out++;
     if (this->out++ == 0)
         activate(pool, link);
+    SHMRING_FAULT(LEND_LENT);
     *ref_out = (struct shmring_slice_ref){
         .segment = slice->segment,
         .lend_index = this->first_word + index,

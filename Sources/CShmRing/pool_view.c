@@ -129,10 +129,14 @@ int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint
     if (number >> (SHMRING_SEGMENT_INDEX_BITS + SHMRING_SEGMENT_LANE_BITS) == 0)
         return SHMRING_E_CORRUPT;
     struct shmring_view_segment **place = find_place(view, number);
-    if (place != NULL && *place != NULL)
+    if (place != NULL && *place != NULL && (*place)->number == number)
         return SHMRING_E_CORRUPT;
     if (byte_count == 0)
         return SHMRING_E_SIZE;
+    /* Its sender uses an index again once nothing of the former segment is out; that this one was
+     * retired may be told later. Refused, all that is sent in the new one would be lost. */
+    if (place != NULL && *place != NULL)
+        (void)shmring_view_detach(view, (*place)->number);
     if (byte_count > view->limit_bytes - view->mapped_bytes)
         return SHMRING_E_FULL;
     int result = place == NULL ? make_place(view, number) : 0;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "pool_private.h"
+#include "shmring_faults.h"
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
@@ -33,11 +34,13 @@ void shmring_board_give_back(struct shmring_board *board, uint32_t lend_index, u
 {
     if (shmring_unlikely(lend_index >= SHMRING_LENDS || shmring_forked()))
         return;
+    SHMRING_FAULT(BACK_READ);
     /* SYNC P1 full barrier, pairs with P2 in collect_link and P4 in shmring_pool_wait. Publishes
      * that the slice has been read, and puts this store before the load of waiters: either the
      * sender's second look finds the lend, or the load finds the sender waiting. Without it both
      * miss. */
     (void)shmring_exchange_full(&board->lend[lend_index], lend);
+    SHMRING_FAULT(BACK_GIVEN);
     uint32_t wait = shmring_load_relaxed_u32(&board->waiters);
     if (shmring_likely(wait == 0))
         return;

@@ -62,6 +62,7 @@ int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *cla
     /* No more than a lap: where every index is out of service, or a hostile receiver says so, each
      * further one would be a hole, too. */
     for (uint64_t holes = 0; shmring_producer_is_hole(producer, *position); holes++) {
+        SHMRING_FAULT(CLAIM_HOLE);
         if (holes == producer->capacity) {
             /* SYNC R10 release, as in shmring_producer_claim_range. */
             shmring_store_release(claim_word, 0);
@@ -121,7 +122,9 @@ static void ring_doorbell(struct shmring_ring_control *control, uint64_t park_nu
      * about to sleep does not. Also with an event descriptor: the receiver may have changed its way
      * of sleeping since it wrote the park number. */
     (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
+    SHMRING_FAULT(WAKE_RUNG);
     (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    SHMRING_FAULT(WAKE_WOKEN);
     /* SYNC D5 acq_rel, pairs with D2 in announce: strikes out this parking and no later one, whose
      * number differs. Only now, after the ringing: the other way round a sender killed in between
      * would leave everybody asleep, since those who come later see 0. Failing is fine: the receiver

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "shmring_atomics.h"
+#include "shmring_faults.h"
 
 /* The commit words of an outbox, and how many there are: by the broker's own knowledge of the
  * lanes, never by the header, and never beyond the mapping. */
@@ -114,6 +115,7 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
      * two readings of death finds the second one changed, and so never takes it for the
      * former's. */
     shmring_store_release(&shared->dead_peer, who);
+    SHMRING_FAULT(BROKER_DEATH);
     /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
     shmring_fence_full();
     uint64_t stamp = shmring_clock_now(clock);
@@ -122,6 +124,7 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
      * heir may have been faster. */
     if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
         stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
+    SHMRING_FAULT(BROKER_STAMPED);
     return stamp;
 }
 

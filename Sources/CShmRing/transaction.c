@@ -140,21 +140,28 @@ static int take_word(struct shmring_lane *lane, const struct shmring_leg *legs, 
 /* Gives back what was claimed: void slots, which receivers step over, then the words. */
 static void give_up(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t claimed)
 {
-    for (uint32_t i = 0; i < claimed; i++)
+    for (uint32_t i = 0; i < claimed; i++) {
         shmring_slot_publish(shmring_producer_slot(legs[i].producer, legs[i].position),
                              legs[i].position, SHMRING_CLASS_VOID, 0,
                              SHMRING_ROUTE(0, legs[i].producer->sender, 0));
+        SHMRING_FAULT(COMMIT_VOID);
+    }
     for (uint32_t i = 0; i < claimed; i++)
         shmring_producer_finish(legs[i].producer, &lane->claims[i]);
 }
 
 static void set_words(const struct shmring_releases *releases, uint64_t value)
 {
-    for (uint32_t i = 0; i < releases->count; i++)
+    for (uint32_t i = 0; i < releases->count; i++) {
         /* SYNC N4 release, pairs with N5 in read_word. A reference: the commit word is pending
          * before anybody is sent to it. A stamp, or 0: it stands there before the commit word is
          * used again (C4), so that who finds another generation there finds it here. */
         shmring_store_release(releases->words[i], value);
+        if ((value & SHMRING_COMMIT_STATE_MASK) == SHMRING_RELEASE_REFERS)
+            SHMRING_FAULT(RELEASE_REFERS);
+        else
+            SHMRING_FAULT(RELEASE_SETTLED);
+    }
 }
 
 /* Makes the words refer to the pending commit word, and tells those who must read them. */
@@ -167,11 +174,14 @@ static int announce_releases(const struct shmring_releases *releases, uint64_t r
         /* SYNC N6 release, pairs with the acquire of those who compare the counter with what they
          * have dealt with: the words refer before it has changed. */
         shmring_store_release(releases->counter, count + 1);
+        SHMRING_FAULT(RELEASE_COUNTED);
     }
     /* SYNC N7 full barrier, pairs with R3 and N5: the words are pending before the own rings are
      * looked through. Who hands one of them on in a slot that is not found there sees them. */
     shmring_fence_full();
-    return releases->flag != NULL ? releases->flag(releases->context) : SHMRING_OK;
+    int result = releases->flag != NULL ? releases->flag(releases->context) : SHMRING_OK;
+    SHMRING_FAULT(RELEASE_FLAGGED);
+    return result;
 }
 
 /* Ends the transaction's hold on the words, and wakes those who may have slept because of it. */
@@ -204,6 +214,7 @@ static void write_legs(struct shmring_lane *lane, const struct shmring_leg *legs
                              SHMRING_ROUTE(leg->grant, leg->producer->sender, leg->length));
         lane->slots[lane->slots_begun++ % LANE_SLOTS] =
             (struct shmring_lane_slot){.producer = leg->producer, .position = leg->position};
+        SHMRING_FAULT(COMMIT_WRITTEN);
     }
     lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;
 }
@@ -216,6 +227,7 @@ static void finish_legs(struct shmring_lane *lane, const struct shmring_leg *leg
         shmring_store_release(&lane->claims[i], 0); /* SYNC R10 release: written, or to be void. */
     /* SYNC D1 full barrier, as in shmring_producer_finish: the commit before `parked`. */
     (void)shmring_exchange_full(&lane->claims[0], 0);
+    SHMRING_FAULT(COMMIT_CLEARED);
     for (uint32_t i = 0; i < count; i++) {
         /* Relaxed: D1 puts it behind the commit. */
         uint64_t parked = shmring_load_relaxed(&legs[i].producer->control->parked);
@@ -250,6 +262,7 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
      * the one before in the words that had referred to it (N4). The release stores of the headers
      * publish it anyway before any slot refers to it. */
     shmring_store_release(word, pending);
+    SHMRING_FAULT(COMMIT_PENDING);
 
     for (uint32_t i = 0; i < count; i++) {
         struct shmring_producer *producer = legs[i].producer;
@@ -263,6 +276,7 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
             *failed_leg = i;
             return result;
         }
+        SHMRING_FAULT(COMMIT_CLAIMED);
         SHMRING_DAWDLE(NO_LOOK_AHEAD, 16, 20);
     }
     SHMRING_DAWDLE(T0_AFTER_SCAN, 8, 20);
@@ -286,8 +300,10 @@ int shmring_transaction_commit(struct shmring_lane *lane, const struct shmring_c
     uint64_t stamp = too_early != 0 ? too_early : shmring_clock_now(clock);
     SHMRING_DAWDLE(PAST_PENDING, 8, 20);
     shmring_clock_wait_past(clock, stamp);
+    SHMRING_FAULT(COMMIT_STAMPED);
     /* SYNC C1 acq_rel, pairs with C2 in resolve: the instant at which everything happens. */
     bool committed = shmring_cas_acq_rel(word, &pending, stamp);
+    SHMRING_FAULT(COMMIT_DONE);
 
     finish_legs(lane, legs, count);
     if (releases != NULL)

@@ -7,7 +7,7 @@ struct Bus1Bench: ParsableCommand {
         abstract: "Measures bus1 against a pipe, other transports and what the hardware allows.",
         subcommands: [
             CompareCommand.self, RunCommand.self, OnceCommand.self, GateCommand.self,
-            SelftestCommand.self, CheckCommand.self,
+            SelftestCommand.self, CheckCommand.self, FaultsCommand.self,
             ListCommand.self, ServeCommand.self, Worker.self, CheckWorker.self,
         ],
         defaultSubcommand: CompareCommand.self)

@@ -71,6 +71,32 @@ import Testing
         #expect(verdict.text.contains("a cycle of 2"))
     }
 
+    /// It was the release or the death that ended the node: nobody can tell, and both are in order.
+    @Test func aReleaseThatAKillCutOffStandsAmongWhatTheDeathEnded() throws {
+        let ended = try judge(
+            """
+            peer 2
+            node 1 2 7
+            publish 2 3 7
+            node 3 4 8
+            publish 4 5 8
+            node 5 6 9
+            publish 6 7 9
+            send 20 - 1 release 8
+            killed 21
+            peer 1
+            lookup 8 9 7
+            lookup 10 11 8
+            lookup 12 13 9
+            gone 40 41 7
+            gone 42 43 8
+            gone 44 45 9
+            drained 900
+
+            """)
+        #expect(ended.violations == 0, "\(ended.text)")
+    }
+
     @Test func aMessageThatNeverCameIsLost() throws {
         let verdict = try judge("send 10 15 1 to 7", "drained 90")
         #expect(verdict.broken == ["lost": 1], "\(verdict.text)")

@@ -81,6 +81,30 @@ static void a_view_refuses_numbers_that_are_taken_or_none(void)
     tear_down(&f);
 }
 
+static void a_segment_takes_the_place_of_one_whose_end_was_not_told(void)
+{
+    struct fixture f = set_up(UINT64_C(1) << 30);
+    struct shmring_slice slice;
+    struct shmring_held held;
+    int fd;
+    uint64_t size;
+    REQUIRE(shmring_pool_loan(f.pool, 4096, &slice) == 0);
+    REQUIRE(shmring_pool_segment(f.pool, slice.segment, &fd, &size) == 0);
+    const uint32_t later =
+        slice.segment + (1u << (SHMRING_SEGMENT_INDEX_BITS + SHMRING_SEGMENT_LANE_BITS));
+    CHECK_EQ(shmring_view_attach(f.view, slice.segment, fd, size, false), 0);
+    CHECK_EQ(shmring_view_attach(f.view, later, fd, size, false), 0);
+    struct shmring_slice_ref ref = {.segment = later, .lend = 1, .byte_count = 8};
+    CHECK_EQ(shmring_view_hold(f.view, f.board, &ref, &held), 0);
+    shmring_held_give_back(&held);
+    ref.segment = slice.segment;
+    CHECK_EQ(shmring_view_hold(f.view, f.board, &ref, &held), SHMRING_E_CORRUPT);
+    /* The news of the first one's end, late. */
+    CHECK_EQ(shmring_view_detach(f.view, slice.segment), SHMRING_E_CORRUPT);
+    CHECK_EQ(shmring_view_detach(f.view, later), 0);
+    tear_down(&f);
+}
+
 static void holes_hidden_by_blocks_beyond_the_end_are_refused(void)
 {
     struct fixture f = set_up(MIB);
@@ -141,6 +165,7 @@ static void a_held_slice_stays_mapped_against_the_senders_word(void)
 
 CHECK_MAIN(RUN(a_hostile_reference_is_corrupt_and_holds_nothing),
            RUN(a_view_refuses_numbers_that_are_taken_or_none),
+           RUN(a_segment_takes_the_place_of_one_whose_end_was_not_told),
            RUN(holes_hidden_by_blocks_beyond_the_end_are_refused),
            RUN(a_receiver_cannot_write_what_it_was_sent),
            RUN(a_held_slice_stays_mapped_against_the_senders_word))

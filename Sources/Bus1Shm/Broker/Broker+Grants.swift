@@ -33,6 +33,7 @@ extension Broker {
         tell(
             .holderAdded, to: owner,
             GrantBody(node: node, number: number.rawValue, holder: holder.id.rawValue))
+        shmring_fault_at(SHMRING_FAULT_BROKER_HOLDER)
         return number
     }
 
@@ -149,6 +150,7 @@ extension Broker {
             guard !shmring_broken_burial(), let sender = peers[id] else { return false }
             return sender.claims?.claims(lanes: sender.lanes).contains(where: names) ?? false
         }
+        shmring_fault_at(SHMRING_FAULT_BROKER_BURIED)
         answer(
             message, from: peer,
             BuryAnswerBody(

@@ -70,6 +70,7 @@ extension Broker {
             payer: sender.account.uid, charge: cost)
         rings[id] = ring
         receiver.rings[domain] = ring
+        shmring_fault_at(SHMRING_FAULT_BROKER_RING)
         let body = RingBody(
             ring: id.rawValue, domain: domain.rawValue, slots: ring.slots,
             slotBytes: ring.slotBytes,
@@ -193,6 +194,7 @@ extension Broker {
         } catch {
             failure = error
         }
+        shmring_fault_at(SHMRING_FAULT_BROKER_INTRODUCED)
         for continuation in pending.continuations { continuation(failure) }
     }
 
@@ -236,6 +238,7 @@ extension Broker {
             of: b, own: ringOfB, itsIndex: indexOfA, other: a, its: ringOfA, ownIndex: indexOfB)
         tellIntroduced(sideOfB, boardOut: fromB ?? fromA, boardIn: isSelf ? nil : fromA)
         if isSelf { return }
+        shmring_fault_at(SHMRING_FAULT_BROKER_HALFWAY)
         let sideOfA = Side(
             of: a, own: ringOfA, itsIndex: indexOfB, other: b, its: ringOfB, ownIndex: indexOfA)
         tellIntroduced(sideOfA, boardOut: fromA, boardIn: fromB)

@@ -108,6 +108,7 @@ extension Broker {
             throw .refuse(asRefusal(error, peer))
         }
         peer.phase = .welcomed
+        shmring_fault_at(SHMRING_FAULT_BROKER_WELCOMED)
         let welcome = WelcomeBody(
             version: min(body.version, controlVersion),
             layout: min(body.layout, SHMRING_LAYOUT_VERSION),
@@ -165,6 +166,7 @@ extension Broker {
         peer.claimsWritable = nil
         peer.outboxWritable = nil
         peer.phase = .member
+        shmring_fault_at(SHMRING_FAULT_BROKER_SEALED)
         answer(message, from: peer, EmptyBody())
         if let ticket = peer.ticket { redeem(ticket, for: peer) }
     }
@@ -259,9 +261,11 @@ extension Broker {
         withdraw(peer)
         if wasKnown {
             peer.outbox?.settle(lanes: peer.lanes)
+            shmring_fault_at(SHMRING_FAULT_BROKER_SETTLED)
             deaths &+= 1
             let stamp = busPage.announce(peer.id, generation: deaths, clock: clock)
             peer.outbox?.setDead(at: stamp)
+            shmring_fault_at(SHMRING_FAULT_BROKER_MARKED)
         }
         let known = peer.introduced
         keepClaims(of: peer)

@@ -32,6 +32,7 @@ extension Broker {
         let publication = Publication(owner: peer.id, node: body.node, access: access)
         names[name] = publication
         peer.names.insert(name)
+        shmring_fault_at(SHMRING_FAULT_BROKER_PUBLISHED)
         answer(message, from: peer, EmptyBody())
         for waiting in waiting.removeValue(forKey: name) ?? [] {
             guard let asker = peers[waiting.peer] else { continue }

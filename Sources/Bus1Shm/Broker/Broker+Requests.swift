@@ -152,7 +152,10 @@ extension Broker {
         }
         peer.queue.removeFirst(sent)
         // After it is on the socket: who sees the attention finds the message.
-        if news { peer.outbox?.attend() }
+        if news {
+            shmring_fault_at(SHMRING_FAULT_BROKER_SENT)
+            peer.outbox?.attend()
+        }
         // The end of the connection is reported by the loop as well, with what the peer had sent
         // before.
         if failed { peer.queue.removeAll() }

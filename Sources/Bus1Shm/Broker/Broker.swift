@@ -137,7 +137,7 @@ final class Broker {
         let page = try Self.create("make the bus page") { shmring_bus_page_create($0) }
         busPage = try BrokerMapping(page.rawValue, SHMRING_SEGMENT_BUS, SHMRING_READ_WRITE)
         let wishedClock = bus1_sys_environment("BUS1_CLOCK").map { String(cString: $0) }
-        busPage.initializeBusPage(avoidingTSC: wishedClock == "monotonic")
+        busPage.initializeBusPage(clock: wishedClock)
         clock = try busPage.clock()
         try Self.seal(page)
         busPageReadable = try Self.reopenReadOnly(page)

@@ -84,9 +84,15 @@ struct BrokerMapping: ~Copyable {
 
     // MARK: Bus page
 
-    /// `avoidingTSC`: the bus keeps time by CLOCK_MONOTONIC, also where the TSC would do.
-    func initializeBusPage(avoidingTSC: Bool) {
-        let force = avoidingTSC ? SHMRING_CLOCK_MONOTONIC.rawValue : 0
+    /// `clock`: "monotonic": the bus keeps time by CLOCK_MONOTONIC, also where the TSC would do; "coarse", for tests:
+    /// in steps of 20 us.
+    func initializeBusPage(clock: String?) {
+        let force: UInt32 =
+            switch clock {
+            case "monotonic": SHMRING_CLOCK_MONOTONIC.rawValue
+            case "coarse": SHMRING_CLOCK_COARSE
+            default: 0
+            }
         withUnsafePointer(to: mapping) { shmring_bus_page_init($0, force) }
     }
 

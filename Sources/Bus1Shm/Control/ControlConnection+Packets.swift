@@ -31,6 +31,7 @@ extension ControlConnection {
         let request = try send(
             kind, body, tail: tail, roles: roles, descriptors: descriptors, operation,
             until: deadline)
+        if kind == .lookUp { shmring_fault_at(SHMRING_FAULT_INTRODUCE_ASKED) }
         do {
             return try answer(to: request, kind, operation, until: deadline)
         } catch {

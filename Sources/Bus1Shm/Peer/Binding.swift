@@ -66,6 +66,7 @@ extension LaneState {
                 producer, clock, ReservedGrant.control, 0, &record,
                 UInt64(MemoryLayout<ControlRecord>.size), &stamp)
             if sent == 0 {
+                shmring_fault_at(SHMRING_FAULT_OVER_BOUND)
                 shmring_store_relaxed_u32(word, number)
             } else {
                 link.giveBoundNumber(number)

@@ -253,6 +253,7 @@ final class LaneState {
             link.takeBack(charge)
             throw error
         }
+        shmring_fault_at(SHMRING_FAULT_LEND_ANNOUNCED)
         result = shmring_pool_announced(lender.pool, lender.number, segment)
         guard result == 0 else { throw Bus1Error(result: result, "announce a segment") }
     }

@@ -23,6 +23,7 @@ extension Peer {
             ("stamps raised", counts.clamped),
             ("parked", counts.parked),
             ("notices withdrawn", core.nodes.withLock { $0.withdrawals }),
+            ("commit waits", shmring_clock_waits()),
         ]
     }
 }

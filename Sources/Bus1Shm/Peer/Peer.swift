@@ -190,6 +190,7 @@ public struct Peer: ~Copyable {
             let grant = try core.takingRings { () throws(Bus1Error) in
                 try core.connection.lookUp(name, until: deadline)
             }
+            shmring_fault_at(SHMRING_FAULT_INTRODUCE_GRANTED)
             try core.readEvents()
             if let id = core.makeHandle(grant), let handle = adopt(id) { return handle }
             guard !core.handles.isFull else {

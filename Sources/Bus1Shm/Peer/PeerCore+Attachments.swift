@@ -182,6 +182,7 @@ extension PeerCore {
                 giveUp(.init(.release, number: record.number), to: link)
                 return .invalid
             }
+            shmring_fault_at(SHMRING_FAULT_OVER_TAKEN)
             watchIfReleased(id, word: link.pointee.releaseWord(record.word))
             return .handle(id, node: nil)
         case .ofThird:
@@ -200,6 +201,7 @@ extension PeerCore {
                     to: ownerLink)
                 return .invalid
             }
+            shmring_fault_at(SHMRING_FAULT_OVER_TAKEN)
             watchIfReleased(id, word: ownerLink.pointee.releaseWord(record.word))
             return .handle(id, node: nil)
         case .ofReceiver:

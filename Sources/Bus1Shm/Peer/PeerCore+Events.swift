@@ -70,6 +70,7 @@ extension PeerCore {
                     account: account))
         }
         add(ring)
+        shmring_fault_at(SHMRING_FAULT_INTRODUCE_RING)
         if limits[.messages] < limits.most(of: .messages)! { withholdSlots() }
         shareCredit()
         if let eventSource {
@@ -99,6 +100,7 @@ extension PeerCore {
         if let ring, shmring_load_acquire(drops) != 0 {
             shmring_consumer_flag(ring.consumer, RingFlag.drops)
         }
+        shmring_fault_at(SHMRING_FAULT_INTRODUCE_LINK)
         // Whose ring it is was not known before the first of its links.
         if let ring, ring.domain != ownDomain { shareCredit() }
         link.producer.pointee.fetch_context = Unmanaged.passUnretained(self).toOpaque()

@@ -15,6 +15,7 @@ extension PeerCore {
         try takingRings { () throws(Bus1Error) in
             try connection.introduce(owner, holder, until: .after(.seconds(10)))
         }
+        shmring_fault_at(SHMRING_FAULT_OVER_INTRODUCED)
         handOvers.withLock { _ = $0.introduced.insert(pair) }
     }
 

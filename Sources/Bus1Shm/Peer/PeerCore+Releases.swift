@@ -31,6 +31,7 @@ extension PeerCore {
 
     /// Has the node's owner told that this is given up: by this thread, or by the one that is in the common lane now.
     func giveUp(_ handle: EndedHandle) {
+        shmring_fault_at(SHMRING_FAULT_RELEASE_ENDED)
         // A forked child holds nothing.
         guard !isClosed, !shmring_forked() else { return }
         let isDone: Void? = common.withLockIfAvailable { lane in lane?.release(handle) }
@@ -142,6 +143,7 @@ struct ReleasePlan {
             nodes.allSatisfy({ table.isAlive($0.rawValue) }),
             let entries = core.handles.endAll(ids)
         else { throw Bus1Error(.noSuchHandle, "release") }
+        shmring_fault_at(SHMRING_FAULT_RELEASE_ENDED)
         guard let words = common.takeWords(for: entries.map(EndedHandle.init)) else {
             core.handles.restore(entries)
             throw Bus1Error(

@@ -56,6 +56,7 @@ extension PeerCore {
             table.giveNumber(number)
             throw Bus1Error(.nodeReleased, operation)
         }
+        shmring_fault_at(SHMRING_FAULT_OVER_GRANTED)
         return number
     }
 
@@ -238,6 +239,7 @@ extension PeerCore {
                 number, node: table.node(of: passed), link: receiver,
                 name: ReservedGrant.unbound, key: key)
             if !isAdded { table.giveNumber(number) }
+            shmring_fault_at(SHMRING_FAULT_OVER_APPLIED)
             return isAdded || table.isGone(link: receiver)
         }
     }
@@ -270,6 +272,7 @@ extension PeerCore {
             guard let number = find(&table) else { return (false, nil) }
             return (true, table.end(number, .givenUp, at: stamp))
         }
+        shmring_fault_at(SHMRING_FAULT_RELEASE_APPLIED)
         if let notice { notices.append(notice) }
         return isKnown
     }

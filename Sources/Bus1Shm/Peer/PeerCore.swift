@@ -114,6 +114,7 @@ final class PeerCore: @unchecked Sendable {
         let before_ns = monotonicNow_ns()
         let connection = try ControlConnection.open(bus, wishes, until: deadline)
         let welcome = connection.takeWelcome()
+        shmring_fault_at(SHMRING_FAULT_CONNECT_GREETED)
         let operation: StaticString = "map what the broker made for this peer"
         let busMapping = try Mapping(
             welcome.busPage, SHMRING_SEGMENT_BUS, writable: false, operation)
@@ -201,7 +202,9 @@ final class PeerCore: @unchecked Sendable {
         nodes.withLock { $0.bell = bell }
         beginToWatch()
         beginToAsk()
+        shmring_fault_at(SHMRING_FAULT_CONNECT_MAPPED)
         try connection.confirmMapped(until: deadline)
+        shmring_fault_at(SHMRING_FAULT_CONNECT_SEALED)
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket
         try readEvents()

@@ -131,7 +131,8 @@ final class SlicePool: @unchecked Sendable {
     func trim(now_ns: UInt64, idle_ns: UInt64) {
         endEnded()
         _ = shmring_pool_collect(pool, true)
-        guard shmring_pool_trim(pool, now_ns, idle_ns) != 0 else { return }
+        _ = shmring_pool_trim(pool, now_ns, idle_ns)
+        // Those that made room for others since the last time, too.
         withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 64) { numbers in
             while true {
                 let count = Int(shmring_pool_take_retired(pool, numbers.baseAddress, 64))

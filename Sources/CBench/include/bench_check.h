@@ -8,6 +8,7 @@
 #pragma once
 
 #include "bench_history.h"
+#include "shmring_faults.h"
 
 #define BENCH_CHECK_PEERS 512u
 #define BENCH_CHECK_PLACES 64u /* nodes that one peer offers at a time */
@@ -32,7 +33,8 @@ struct bench_check_peer {
     uint64_t forged; /* messages under grants of others; the peer */
     uint32_t places[BENCH_CHECK_PLACES]; /* numbers of nodes that can be looked up; the peer */
     uint64_t counts[BENCH_CHECK_COUNTS]; /* how often rules acted; the peer */
-    uint64_t pad[9];
+    uint64_t received; /* messages and notices; the peer */
+    uint64_t pad[8];
 };
 
 struct bench_check_stage {
@@ -41,12 +43,14 @@ struct bench_check_stage {
     uint64_t recorder_bytes;
     uint64_t pad[14];
     struct bench_check_peer peers[BENCH_CHECK_PEERS];
+    struct shmring_fault_control faults[BENCH_CHECK_PEERS + 1]; /* the last: the broker's */
 };
 
 /* Makes it; the caller owns the descriptor. -errno. */
 int bench_check_create(uint64_t recorder_bytes);
-/* Maps it, for good. NULL: errno says why. */
+/* Maps it. NULL: errno says why. */
 struct bench_check_stage *bench_check_map(int fd);
+void bench_check_unmap(struct bench_check_stage *stage);
 struct bench_recorder *bench_check_recorder(struct bench_check_stage *stage, uint32_t peer);
 
 static inline uint32_t bench_check_load(const uint32_t *word)
@@ -61,6 +65,11 @@ static inline struct bench_check_peer *bench_check_peer_at(struct bench_check_st
                                                            uint32_t peer)
 {
     return &stage->peers[peer];
+}
+static inline struct shmring_fault_control *bench_check_faults(struct bench_check_stage *stage,
+                                                               uint32_t peer)
+{
+    return &stage->faults[peer];
 }
 static inline uint32_t *bench_check_place(struct bench_check_stage *stage, uint32_t peer,
                                           uint32_t place)

@@ -246,6 +246,11 @@ static uint32_t told_gone(struct judge *judge, uint32_t peer, const struct bench
                         judge_peer_number(judge, peer), (unsigned long long)record->end,
                         record->items[0]);
     note_known(&judge->acts[by], peer, record->end);
+    /* Its release was cut off by a kill: that, or the death, has ended it, and in the second case
+     * it stands among the others that the death ended. */
+    if (judge->acts[by].flags & JUDGE_DEATH &&
+        by != judge->peers[judge->nodes[node].owner].death)
+        return JUDGE_NOBODY;
     return by;
 }
 

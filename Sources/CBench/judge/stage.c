@@ -39,6 +39,11 @@ struct bench_check_stage *bench_check_map(int fd)
     return base == MAP_FAILED ? NULL : base;
 }
 
+void bench_check_unmap(struct bench_check_stage *stage)
+{
+    (void)munmap(stage, stage_bytes() + BENCH_CHECK_PEERS * stage->recorder_bytes);
+}
+
 struct bench_recorder *bench_check_recorder(struct bench_check_stage *stage, uint32_t peer)
 {
     uint8_t *first = (uint8_t *)stage + stage_bytes();

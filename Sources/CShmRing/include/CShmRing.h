@@ -5,6 +5,7 @@
 #include "shmring_atomics.h"
 #include "shmring_checks.h"
 #include "shmring_switches.h"
+#include "shmring_faults.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"
 #include "shmring_settle.h"

@@ -27,7 +27,9 @@ struct shmring_clock {
     uint64_t ticks_base, ns_base; /* only for showing stamps as times */
 };
 
-/* Chooses the source for a new bus: reads sysfs. `force`: 0 or an enum shmring_clock_source. */
+/* Chooses the source for a new bus: reads sysfs. `force`: 0, an enum shmring_clock_source, or
+ * SHMRING_CLOCK_COARSE, for tests: the slow source, in steps of 20 us. */
+#define SHMRING_CLOCK_COARSE 3u
 void shmring_clock_choose(uint32_t force, struct shmring_bus_page *page);
 /* Copies the bus page's choice. SHMRING_E_CORRUPT when it makes no sense on this machine. */
 int shmring_clock_attach(const struct shmring_bus_page *page, struct shmring_clock *clock);
@@ -39,6 +41,9 @@ uint64_t shmring_clock_ns(const struct shmring_clock *clock, uint64_t stamp);
 const char *shmring_clock_source_name(uint32_t source);
 
 uint64_t shmring_clock_monotonic(uint32_t coarse_ns); /* the slow source, out of line */
+void shmring_clock_wait(const struct shmring_clock *clock, uint64_t stamp); /* likewise */
+/* How often this process has waited for the clock to pass a stamp: the order checker asks. */
+uint64_t shmring_clock_waits(void);
 
 /* A fenced reading. */
 SHMRING_INLINE uint64_t shmring_clock_now(const struct shmring_clock *clock)
@@ -71,6 +76,5 @@ SHMRING_INLINE void shmring_clock_wait_past(const struct shmring_clock *clock, u
 {
     if (shmring_likely(clock->source == SHMRING_CLOCK_TSC) || SHMRING_BROKEN(NO_COMMIT_WAIT))
         return;
-    while (shmring_clock_monotonic(clock->coarse_ns) <= stamp)
-        shmring_pause();
+    shmring_clock_wait(clock, stamp);
 }

@@ -87,6 +87,7 @@ struct shmring_consumer {
     uint32_t retired_count;
     uint32_t sender_count;
     struct shmring_open *retired; /* out of service; SHMRING_RETIRED_MAX of them */
+    uint64_t *retirements;        /* counts them, of the inbox; NULL: in none */
     struct shmring_sender_view *senders;
     struct shmring_tail_seen tails[2]; /* of a foreign ring: the latest, and the one before */
 };
@@ -359,6 +360,7 @@ SHMRING_INLINE int shmring_consumer_copy(const struct shmring_consumer *consumer
     /* The compiler must not take the copy for the slot and read that again after a check: from here
      * on it knows nothing of what the copy holds. No instruction. */
     __asm__("" : "+m"(*(uint8_t(*)[])(void *)message->body));
+    SHMRING_FAULT(TAKE_COPIED);
     return SHMRING_OK;
 }
 

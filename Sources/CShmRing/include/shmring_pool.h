@@ -163,7 +163,8 @@ int shmring_view_init(uint64_t limit_bytes, struct shmring_view **view_out);
 void shmring_view_deinit(struct shmring_view *view);
 /* Checks and maps a segment that the sender announced, and that every page of it is there. Does not
  * close fd; keeps a duplicate when keep_fd, which forwarding needs. SHMRING_E_CORRUPT: the number
- * is taken, or none. SHMRING_E_FULL: limit_bytes. Else what shmring_segment_map returns. */
+ * is taken, or none. Takes the place of an earlier segment whose end was not told yet.
+ * SHMRING_E_FULL: limit_bytes. Else what shmring_segment_map returns. */
 int shmring_view_attach(struct shmring_view *view, uint32_t number, int fd, uint64_t byte_count,
                         bool keep_fd);
 /* Forgets a segment that the sender retired. SHMRING_E_CORRUPT: unknown. One that is held against

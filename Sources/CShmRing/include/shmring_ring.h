@@ -23,6 +23,7 @@
 
 #include "shmring_atomics.h"
 #include "shmring_clock.h"
+#include "shmring_faults.h"
 #include "shmring_layout.h"
 #include "shmring_segment.h"
 #include "shmring_checks.h"
@@ -182,11 +183,13 @@ SHMRING_INLINE int shmring_producer_claim_range(struct shmring_producer *produce
          * position claimed finds who claimed it. Without it the claim of a dead process could never
          * be told from that of a living one. */
         shmring_store_relaxed(claim_word, SHMRING_CLAIM(count, producer->ring_id, tail));
+        SHMRING_FAULT(CLAIM_NAMED);
         SHMRING_DAWDLE_CLAIMING(4, 5000);
         /* SYNC R2 acq_rel, pairs with itself in other producers and with R7 in look_at_ring: one of
          * them gets the position; who reads a tail beyond it sees its claim word. */
         if (shmring_likely(shmring_cas_acq_rel(&control->tail, &tail, tail + count))) {
             *position = tail;
+            SHMRING_FAULT(CLAIM_MOVED);
             return SHMRING_OK;
         }
     }
@@ -228,6 +231,7 @@ SHMRING_INLINE void shmring_producer_finish(struct shmring_producer *producer, u
      * message, or the load below finds it parked. It also makes send's return mean visible (promise
      * 3), and its release half keeps the header before the cleared claim word (B9). */
     (void)shmring_exchange_full(claim_word, 0);
+    SHMRING_FAULT(CLAIM_CLEARED);
     /* Relaxed: D1 puts it behind the header. */
     uint64_t parked = shmring_load_relaxed(&producer->control->parked);
     if (shmring_unlikely(parked != 0))
@@ -253,11 +257,14 @@ SHMRING_INLINE int shmring_producer_send(struct shmring_producer *producer,
     SHMRING_DAWDLE_CLAIMING(8, 60000);
     struct shmring_slot *slot = shmring_producer_slot(producer, position);
     shmring_copy(slot->body, body, length);
+    SHMRING_FAULT(WRITE_BODY);
     /* After the body, so that the fenced clock hides behind the miss that the body waits for. */
     uint64_t stamp = shmring_clock_now(clock);
     shmring_clock_wait_past(clock, stamp);
+    SHMRING_FAULT(STAMP_READ);
     shmring_slot_publish(slot, position, SHMRING_CLASS_UNICAST | bits, stamp,
                          SHMRING_ROUTE(grant, producer->sender, length));
+    SHMRING_FAULT(WRITE_HEADER);
     shmring_producer_finish(producer, producer->claim_word);
     *stamp_out = stamp;
     return SHMRING_OK;

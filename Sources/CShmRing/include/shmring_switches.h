@@ -28,8 +28,6 @@ enum shmring_switch {
     SHMRING_SWITCH_NOTICE_NOT_WITHDRAWN, /* "no handles left" stays when one was made meanwhile */
 };
 
-#define SHMRING_SWITCH_COARSE_NS 20000u
-
 #if defined(SHMRING_SWITCHES)
 extern uint32_t shmring_switched;
 void shmring_switch_dawdle(uint32_t one_in, uint32_t microseconds);

@@ -1,9 +1,12 @@
 import Bus1Shm
 import CBench
+import CShmRing
 
 extension CheckActor {
     /// True when there was something.
     mutating func tryReceive() throws -> Bool {
+        let before = shmring_fault_act_as(SHMRING_FAULT_RECEIVER.rawValue)
+        defer { _ = shmring_fault_act_as(before) }
         let begin = bench_recorder_now()
         guard let delivery = try peer.tryReceive() else { return false }
         try note(delivery, since: begin)
@@ -12,6 +15,8 @@ extension CheckActor {
 
     /// Waits for something; true when it came.
     mutating func receive(until deadline: Deadline) throws -> Bool {
+        let before = shmring_fault_act_as(SHMRING_FAULT_RECEIVER.rawValue)
+        defer { _ = shmring_fault_act_as(before) }
         let begin = bench_recorder_now()
         do throws(Bus1Error) {
             let delivery = try peer.receive(until: deadline)
@@ -26,9 +31,10 @@ extension CheckActor {
     private mutating func note(_ delivery: consuming Delivery, since begin: UInt64)
         throws(Bus1Error)
     {
+        mine.pointee.received += 1
         switch delivery {
         case .message(var message):
-            let parcel = try message.load(as: Parcel.self)
+            let parcel = Parcel(of: message)
             // The tag is the number of the node, as its owner made it.
             takeHandles(&message, parcel)
             bench_recorder_add(

@@ -53,7 +53,7 @@ extension CheckActor {
     /// Releases an own node, alone or in one transaction with a message, and makes another one.
     mutating func releaseNode() throws {
         guard nodesMade < 8000 else { return }
-        let isSecret = !releasesPublished || roll(2) == 0
+        let isSecret = !habits.releasesPublished || roll(2) == 0
         let index = roll(isSecret ? secrets.count : places.count)
         let place = isSecret ? secrets[index] : places[index]
         if !isSecret { bench_check_store(bench_check_place(stage, UInt32(me), UInt32(index)), 0) }

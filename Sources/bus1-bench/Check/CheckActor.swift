@@ -29,9 +29,7 @@ struct CheckActor: ~Copyable {
     let me: Int
     let quota: UInt64
     let access: Access
-    let forges: Bool
-    let passes: Bool
-    let releasesPublished: Bool
+    let habits: CheckHabits
     var dice: SplitMix64
     var places: [Place] = []
     /// Nodes that cannot be looked up: few hold handles to them, so that the last one often goes.
@@ -55,8 +53,7 @@ struct CheckActor: ~Copyable {
 
     init(
         peer: consuming Peer, stage: UnsafeMutablePointer<bench_check_stage>, me: Int,
-        quota: UInt64, dice: SplitMix64, access: Access, forges: Bool, passes: Bool,
-        releasesPublished: Bool
+        quota: UInt64, dice: SplitMix64, access: Access, habits: CheckHabits
     ) {
         self.peer = peer
         self.stage = stage
@@ -64,9 +61,7 @@ struct CheckActor: ~Copyable {
         self.quota = quota
         self.dice = dice
         self.access = access
-        self.forges = forges
-        self.passes = passes
-        self.releasesPublished = releasesPublished
+        self.habits = habits
         mine = bench_check_peer_at(stage, UInt32(me))
         recorder = bench_check_recorder(stage, UInt32(me))
     }
@@ -173,16 +168,19 @@ struct CheckActor: ~Copyable {
             guard try tryReceive() else { break }
             if noneLeft { try crossBack() }
         }
+        if habits.pace_us > 0, roll(8) == 0 { usleep(UInt32(roll(habits.pace_us))) }
         switch handles.count < 8 ? 995 : roll(1000) {
+        case 0..<60 where habits.isLong: try sendLong()
+        case 60..<80 where habits.isLong: try sendPatiently()
         case 0..<560: try sendOne()
         case 560..<930: try sendSeveral()
-        case 930..<960: if passes { try handOver() } else { try sendOne() }
+        case 930..<960: if habits.passes { try handOver() } else { try sendOne() }
         case 960..<970: _ = try receive(until: .after(.microseconds(roll(200))))
         case 970..<973: try drop(handles[roll(handles.count)])
         case 973..<975: try dropSeveral(2 + roll(6))
         case 975..<977: try holdOwn(places[roll(places.count)])
         case 977..<980: try holdOwn(secrets[roll(secrets.count)])
-        case 980..<984 where forges: try forge()
+        case 980..<984 where habits.forges: try forge()
         case 985: try releaseNode()
         case 986..<992: try cross()
         case 994...: try lookUp()
@@ -294,14 +292,14 @@ struct CheckActor: ~Copyable {
         let number = bench_check_load(bench_check_place(stage, UInt32(other), place))
         guard number != 0, !isDead(UInt32(other)) else { return }
         // Who forges must know which grants are not its own: of some it takes one at most, for good.
-        if forges && isVictim(number >> 14) && victims[number >> 14] != nil { return }
+        if habits.forges && isVictim(number >> 14) && victims[number >> 14] != nil { return }
         let begin = bench_recorder_now()
         do throws(Bus1Error) {
             let handle = try peer.lookUp("c\(number)", until: .after(.milliseconds(20)))
             record(BENCH_RECORD_LOOKUP, since: begin, number)
             let id = handle.detach()
             hold(id, number)
-            if forges && isVictim(number >> 14) { victims[number >> 14] = id }
+            if habits.forges && isVictim(number >> 14) { victims[number >> 14] = id }
         } catch {
             // Nobody offers it any more.
             guard error.code == .timedOut || error.code == .nodeReleased else { throw error }

@@ -75,8 +75,8 @@ struct CheckCommand: ParsableCommand {
     private func runAndJudge() throws {
         var plan = CheckPlan(
             transactions: transactions, processes: processes, nodes: nodes, users: users,
-            isolation: isolation, kills: kills, seed: seed, slots: slots,
-            releasesPublished: releasePublished)
+            isolation: isolation, kills: kills, seed: seed, slots: slots)
+        plan.habits.releasesPublished = releasePublished
         if users > 1 && getuid() != 0 {
             print("users: skipped, since only root can become others")
             plan.users = 1

@@ -1,5 +1,6 @@
 import Bus1Shm
 import CBench
+import CShmRing
 import Glibc
 
 /// What `bus1-bench check` was asked to run.
@@ -12,27 +13,25 @@ struct CheckPlan: Sendable {
     var kills = 3
     var seed: UInt64 = 1
     var slots = 256
-    var forges = true
-    var passes = true
-    var releasesPublished = false
+    var habits = CheckHabits()
 
     var placesEach: Int { max(1, nodes / processes) }
 }
 
 /// One run of real processes that do at random what peers can do. Keeps what they wrote down.
 final class CheckRun {
-    private struct Member {
+    struct Member {
         let peer: Int
         let pid: pid_t
-        let control: Int32
-        let quota: UInt64
+        fileprivate let control: Int32
+        fileprivate let quota: UInt64
     }
 
     let plan: CheckPlan
     let stage: UnsafeMutablePointer<bench_check_stage>
     private let stageFD: Int32
     private let host: BusHost
-    private var members: [Member] = []
+    private(set) var members: [Member] = []
     private(set) var peerCount = 0
     private var dice: SplitMix64
     /// So long may a run stand still.
@@ -57,14 +56,19 @@ final class CheckRun {
         for member in members { _ = bench_child_end(member.pid, 1) }
         for member in members { close(member.control) }
         close(stageFD)
+        bench_check_unmap(stage)
     }
 
     // MARK: The run
 
     /// Runs all phases. Throws when a process ends by itself, or nothing moves any more.
     func run() throws {
+        try run(quota: UInt64(plan.transactions / plan.processes), act)
+    }
+
+    /// The same with what is done while the processes act: when it returns they stop acting.
+    func run(quota: UInt64, _ act: () throws -> Void) throws {
         bench_check_store(&stage.pointee.phase, BENCH_CHECK_GATHER.rawValue)
-        let quota = UInt64(plan.transactions / plan.processes)
         for _ in 0..<plan.processes { try start(quota: quota) }
         try wait(for: BENCH_CHECK_GATHER)
         bench_check_store(&stage.pointee.phase, BENCH_CHECK_ACT.rawValue)
@@ -147,13 +151,17 @@ final class CheckRun {
         bench_check_peer_at(stage, UInt32(peer))
     }
 
-    private func phase(of member: Member) -> UInt32 {
+    func phase(of member: Member) -> UInt32 {
         bench_check_load(&at(member.peer).pointee.phase)
     }
 
     // MARK: Processes
 
-    private func start(quota: UInt64) throws {
+    /// `arming`: gives the process its first order, before there is a process.
+    @discardableResult
+    func start(
+        quota: UInt64, arming: (UnsafeMutablePointer<shmring_fault_control>) -> Void = { _ in }
+    ) throws -> Member {
         guard peerCount < Int(BENCH_CHECK_PEERS) else { throw BenchError("too many peers") }
         let peer = peerCount
         let user = plan.users > 1 ? 61001 + peer % plan.users : 0
@@ -168,30 +176,43 @@ final class CheckRun {
             "\(plan.placesEach)", "--quota", "\(quota)", "--seed",
             "\(plan.seed &* 1000 &+ UInt64(peer))", "--slots", "\(plan.slots)",
         ]
-        if plan.forges && peer == 0 { arguments.append("--forges") }
-        if plan.releasesPublished { arguments.append("--releases-published") }
-        if plan.passes { arguments.append("--passes") }
+        var habits = plan.habits
+        habits.forges = habits.forges && peer == 0
+        arguments += habits.arguments
         var pointers = arguments.map { strdup($0) }
         pointers.append(nil)
         defer { pointers.forEach { free($0) } }
+        arming(faults(of: peer))
         let pid = try BenchError.check(
             bench_worker_spawn("/proc/self/exe", pointers, ends[1], stageFD), "starting a peer")
-        members.append(Member(peer: peer, pid: pid, control: ends[0], quota: quota))
+        let member = Member(peer: peer, pid: pid, control: ends[0], quota: quota)
+        members.append(member)
         peerCount += 1
         bench_check_store(&stage.pointee.peer_count, UInt32(peerCount))
+        return member
     }
 
     /// Kills one at whatever instruction it is, and starts another one that does the rest.
     private func kill(_ member: Member) throws {
         let begin = bench_recorder_now()
         _ = bench_child_end(member.pid, 1)
+        lost(member, since: begin)
+        let done = at(member.peer).pointee.sent
+        try start(quota: member.quota > done ? member.quota - done : 0)
+    }
+
+    /// One of them was killed, at that time or later, and has ended.
+    func lost(_ member: Member, since time: UInt64) {
         close(member.control)
         members.removeAll { $0.pid == member.pid }
         let recorder = bench_check_recorder(stage, UInt32(member.peer))
-        bench_recorder_add(recorder, BENCH_RECORD_KILLED.rawValue, begin, 0, nil, 0)
+        bench_recorder_add(recorder, BENCH_RECORD_KILLED.rawValue, time, 0, nil, 0)
         bench_check_store(&at(member.peer).pointee.dead, 1)
-        let done = at(member.peer).pointee.sent
-        try start(quota: member.quota > done ? member.quota - done : 0)
+    }
+
+    /// By which a process can be killed or stopped at a point of a special build.
+    func faults(of peer: Int) -> UnsafeMutablePointer<shmring_fault_control> {
+        bench_check_faults(stage, UInt32(peer))
     }
 
     // MARK: Afterwards

@@ -110,6 +110,26 @@ struct PeerTests {
         }
     }
 
+    /// Each size takes the memory of the one before, whose segment is retired for it at once.
+    @Test func whatMakesRoomForAnotherSizeLosesNothing() throws {
+        let test = TestBus()
+        defer { withExtendedLifetime(test) {} }
+        var options = Peer.Options()
+        options.poolBytes = 256 << 10
+        let owner = try Peer(on: test.bus)
+        let sender = try Peer(on: test.bus, options)
+        let node = try owner.makeNode()
+        let handle = try held(sender.adopt(owner.give(node, to: sender)))
+        for round in 0..<12 {
+            let size = round % 2 == 0 ? 200_000 : 5_000
+            let bytes = [UInt8](repeating: UInt8(round), count: size)
+            try sender.send(bytes.span.bytes, to: handle, until: .after(.seconds(5)))
+            let message = try owner.nextMessage()
+            let isWhole = message.payload.withUnsafeBytes { $0.elementsEqual(bytes) }
+            #expect(isWhole, "round \(round)")
+        }
+    }
+
     @Test func aMessageOutlivesItsPeer() throws {
         let test = TestBus()
         defer { withExtendedLifetime(test) {} }
