@@ -16,6 +16,26 @@
             return ""
         }
 
+        /// TO HANDLE MS: the usual way of a few handles.
+        func passFew(_ words: [String]) throws -> String {
+            let payload = [UInt8](repeating: 7, count: 8)
+            _ = try withHandle(handles[Int(words[0])!]) {
+                try box.peer.send(
+                    payload.span.bytes, to: $0, passing: [handles[Int(words[1])!]],
+                    until: ms(words[2]))
+            }
+            return ""
+        }
+
+        /// Receives such a message: the number of the handle.
+        func takeHandle(until deadline: Deadline) throws -> String {
+            guard case .message(var message) = try box.peer.receive(until: deadline),
+                let handle = message.takeHandle()
+            else { return "nothing" }
+            handles.append(handle.detach())
+            return "\(handles.count - 1)"
+        }
+
         /// Receives such a message and takes out what it brings: the number of the handle, and whether the file is one.
         func takeOut(until deadline: Deadline) throws -> String {
             guard case .message(var message) = try box.peer.receive(until: deadline) else {

@@ -124,6 +124,8 @@
             case "send", "long", "loan", "multicast": return try send(verb, words)
             case "forward": return try forward(to: handles[Int(words[0])!])
             case "pass": return try pass(words)
+            case "passfew": return try passFew(words)
+            case "takehandle": return try takeHandle(until: ms(words[0]))
             case "release":
                 try box.peer.release(handles[Int(words[0])!])
                 return ""

@@ -48,7 +48,10 @@ extension ProcessTests {
                 for receiver in receivers { receiver.begin("collect 1 60000") }
                 guard try stop(stopped, in: command) else { return }
                 // Four laps of the rings, and more.
+                let begun_ns = monotonicNow_ns()
                 try other.must("forever 1,0 3 \(crew.directory)/p 100")
+                // A lease, and what a busy machine adds: not the time for which it stands still.
+                #expect(monotonicNow_ns() - begun_ns < 5_000_000_000)
                 for receiver in receivers {
                     let log = try receiver.log()
                     #expect(log.isClean, "\(log)")
@@ -122,6 +125,31 @@ extension ProcessTests {
                 let after = try receiver.must("credit").split(separator: " ").map { Int($0)! }
                 #expect(zip(before, after).allSatisfy { $1 - $0 <= 1 }, "\(charged) then \(after)")
                 // The handle works: its owner knows of its holder.
+                try receiver.must("send 1 9 1 16 5000")
+                #expect(try owner.must("receive 5000").hasPrefix("message 16 9 1 "))
+            }
+        }
+
+        /// The same without a file, by the way that needs no lists; the other way takes over.
+        @Test func aHandleThatIsPassedOnComesOnce() throws {
+            try withCrew { crew in
+                let owner = try crew.join(1, publishing: "o")[0]
+                let receiver = try crew.join(1, publishing: "r")[0]
+                let stopped = try crew.join()
+                let other = try crew.join()
+                for name in ["r0", "o0"] {
+                    try stopped.must("look \(name) 5000")
+                    try other.must("look \(name) 5000")
+                }
+                try stopped.must("passfew 0 1 5000")
+                #expect(try receiver.must("takehandle 5000") == "0")
+                guard try stop(stopped, in: "passfew 0 1 60000") else { return }
+                try other.must("send 0 3 1 16 5000")
+                #expect(try receiver.must("receive 5000").hasPrefix("message 16 3 1 "))
+                kill(stopped.pid, SIGCONT)
+                try stopped.mustAnswer("passfew")
+                #expect(try receiver.must("takehandle 5000") == "1")
+                #expect(receiver.ask("receive 100")?.hasPrefix("error timedOut") == true)
                 try receiver.must("send 1 9 1 16 5000")
                 #expect(try owner.must("receive 5000").hasPrefix("message 16 9 1 "))
             }
