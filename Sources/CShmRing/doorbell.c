@@ -185,6 +185,17 @@ int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *messa
     return result;
 }
 
+int shmring_producer_wait_for_head(struct shmring_producer *producer, uint64_t deadline_ns)
+{
+    /* Relaxed: a guess at how many positions are in use. What changes in between bounds the wait
+     * below, and is no reason to read them together. */
+    uint64_t head = shmring_load_relaxed(&producer->control->head);
+    uint64_t used = shmring_load_relaxed(&producer->control->tail) - head;
+    if (used == 0 || used > producer->capacity)
+        return SHMRING_OK;
+    return shmring_producer_wait(producer, used + producer->withheld, deadline_ns);
+}
+
 int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns)
 {
     struct shmring_ring_control *control = producer->control;

@@ -75,8 +75,11 @@ static struct shmring_producer *free_oldest(struct shmring_lane *lane)
     struct shmring_producer *held_by = NULL;
     for (uint64_t end = lane->ends[first]; lane->slots_done != end; lane->slots_done++) {
         struct shmring_lane_slot slot = lane->slots[lane->slots_done % LANE_SLOTS];
-        if (is_passed(&slot))
+        if (is_passed(&slot)) {
+            if (slot.producer != NULL)
+                slot.producer->unpassed--;
             continue;
+        }
         held_by = slot.producer;
         lane->slots[lane->slots_begun++ % LANE_SLOTS] = slot;
     }
@@ -113,6 +116,26 @@ static int allocate(struct shmring_lane *lane)
     return SHMRING_OK;
 }
 
+/* Whether so many words answer for slots of this destination that it gets no more: half as many as
+ * are left to all others. Who drains nothing is refused, and each further such one sooner, so that
+ * those who drain find a word. */
+static bool has_its_share(const struct shmring_lane *lane, const struct shmring_producer *producer)
+{
+    uint64_t left = SHMRING_COMMIT_WORDS - (lane->begun - lane->done);
+    return producer->unpassed != 0 && producer->unpassed > left / 2;
+}
+
+/* Frees words, oldest first, until a destination has less than its share. False: it has not. */
+static bool reduce_share(struct shmring_lane *lane, const struct shmring_producer *producer)
+{
+    for (uint64_t left = lane->begun - lane->done; has_its_share(lane, producer); left--) {
+        if (left == 0)
+            return false;
+        (void)free_oldest(lane);
+    }
+    return true;
+}
+
 /* Finds a commit word that nobody can still read for an earlier transaction. */
 static int take_word(struct shmring_lane *lane, const struct shmring_leg *legs, uint32_t count,
                      uint32_t *failed_leg)
@@ -133,6 +156,13 @@ static int take_word(struct shmring_lane *lane, const struct shmring_leg *legs, 
             if (legs[i].producer == held_by)
                 *failed_leg = i;
         return SHMRING_E_FULL;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (shmring_unlikely(has_its_share(lane, legs[i].producer)) &&
+            !reduce_share(lane, legs[i].producer)) {
+            *failed_leg = i;
+            return SHMRING_E_FULL;
+        }
     }
     return SHMRING_OK;
 }
@@ -214,6 +244,7 @@ static void write_legs(struct shmring_lane *lane, const struct shmring_leg *legs
                              SHMRING_ROUTE(leg->grant, leg->producer->sender, leg->length));
         lane->slots[lane->slots_begun++ % LANE_SLOTS] =
             (struct shmring_lane_slot){.producer = leg->producer, .position = leg->position};
+        leg->producer->unpassed++;
         SHMRING_FAULT(COMMIT_WRITTEN);
     }
     lane->ends[lane->begun++ % SHMRING_COMMIT_WORDS] = lane->slots_begun;

@@ -231,15 +231,16 @@ static void a_commit_word_waits_until_every_destination_has_passed_it(void)
            shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
                                       &failed) == 0)
         sent++;
-    CHECK_EQ(sent, SHMRING_COMMIT_WORDS);
+    /* Each has its share: half as many as are left. */
+    CHECK_EQ(sent, SHMRING_COMMIT_WORDS / 3 + 1);
     no_claim_is_left(&f);
     /* As long as one of three has not gone on, none is free, and that one is named. */
     for (uint32_t i = 0; i < 3; i++) {
         CHECK_EQ(shmring_transaction_commit(&f.lane, &f.clock, f.legs, 3, false, NULL, &stamp,
                                         &failed),
                  SHMRING_E_FULL);
-        CHECK_EQ(failed, 2);
-        for (uint32_t k = 0; k < SHMRING_COMMIT_WORDS; k++)
+        CHECK_EQ(failed, i);
+        for (uint32_t k = 0; k < sent; k++)
             CHECK_EQ(next_value(&f, i), 0);
         CHECK_EQ(next_value(&f, i), -SHMRING_E_EMPTY);
     }
@@ -293,6 +294,48 @@ static void one_that_does_not_drain_its_ring_holds_up_no_transactions_to_others(
         last = f.message.m.stamp;
     }
     CHECK_EQ(next_value(&f, 0), -SHMRING_E_EMPTY);
+    tear_down(&f);
+}
+
+/* S2: who drains nothing is refused, by name, and stops nobody else. */
+static void those_who_drain_nothing_leave_words_for_those_who_do(void)
+{
+    enum { STOPPED = 6 }; /* each takes a third of what is left: 45 words are */
+    struct fixture f;
+    struct kit_ring rings[STOPPED];
+    struct shmring_producer producers[STOPPED];
+    uint64_t stamp = 0;
+    set_up(&f);
+    struct shmring_leg good = f.legs[2];
+    for (uint32_t i = 0; i < STOPPED; i++) {
+        uint32_t failed = UINT32_MAX, sent = 0;
+        kit_ring_open(&rings[i], 40 + i, 4096, 64);
+        kit_introduce(&rings[i], 5, &f.sender);
+        KIT_MUST(shmring_producer_init(&producers[i], &rings[i].mapping, f.lane.claims, 5));
+        f.legs[0] = good;
+        f.legs[1] = good;
+        f.legs[1].producer = &producers[i];
+        int result;
+        while ((result = shmring_transaction_commit(&f.lane, &f.clock, f.legs, 2, false, NULL,
+                                                    &stamp, &failed)) == SHMRING_OK) {
+            sent++;
+            CHECK_EQ(next_value(&f, 2), 0);
+        }
+        CHECK_EQ(result, SHMRING_E_FULL);
+        CHECK_EQ(failed, 1);
+        CHECK(sent >= 1);
+        no_claim_is_left(&f);
+    }
+    f.legs[0] = good;
+    f.legs[1] = good;
+    f.legs[1].producer = &f.producers[1];
+    for (f.value = 1; f.value < 2000; f.value++) {
+        REQUIRE(commit(&f, 2, &stamp) == SHMRING_OK);
+        for (uint32_t r = 1; r < 3; r++)
+            CHECK_EQ(next_value(&f, r), f.value);
+    }
+    for (uint32_t i = 0; i < STOPPED; i++)
+        kit_ring_close(&rings[i]);
     tear_down(&f);
 }
 
@@ -426,7 +469,8 @@ CHECK_MAIN(RUN(a_transaction_reaches_every_destination_with_one_stamp),
            RUN(what_another_aborts_is_told_and_never_delivered),
            RUN(a_commit_word_waits_until_every_destination_has_passed_it),
            RUN(a_destination_that_is_gone_is_not_waited_for),
-           RUN(one_that_does_not_drain_its_ring_holds_up_no_transactions_to_others),
+           RUN(those_who_drain_nothing_leave_words_for_those_who_do),
+    RUN(one_that_does_not_drain_its_ring_holds_up_no_transactions_to_others),
            RUN(a_commit_word_answers_for_a_slot_written_late_until_that_is_delivered),
            RUN(a_transaction_may_have_256_destinations_and_no_more),
            RUN(a_transaction_may_reach_one_ring_many_times_in_its_own_order),

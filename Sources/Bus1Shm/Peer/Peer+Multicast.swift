@@ -205,9 +205,10 @@ extension LaneState {
         // Two that get into each other's way meet again at different times.
         for _ in 0..<(stampNoise(attempt) & 63) { shmring_pause() }
         guard attempt > 16, let producer else { return }
-        _ = shmring_producer_wait(
-            producer, producer.pointee.capacity,
-            Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
+        let until = Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns
+        let result = shmring_producer_wait(producer, producer.pointee.capacity, until)
+        // There is room, but it has its share of this lane's commit words.
+        if result == 0, attempt > 32 { _ = shmring_producer_wait_for_head(producer, until) }
     }
 
     private func stampNoise(_ attempt: UInt64) -> UInt64 {

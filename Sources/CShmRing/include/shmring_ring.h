@@ -51,6 +51,7 @@ struct shmring_producer {
      * may set event_fd. NULL: somebody else will. */
     void (*fetch_event)(struct shmring_producer *producer, void *context);
     void *fetch_context;
+    uint64_t unpassed; /* slots for which commit words of the own lane answer */
 };
 
 /* Fills in a producer for a checked mapping of a ring. SHMRING_E_CORRUPT: the header, though of the
@@ -88,6 +89,10 @@ int shmring_producer_room(struct shmring_producer *producer, uint64_t count, uin
 /* Claims one position that is in service, where the plain claim met an index out of service. */
 int shmring_producer_claim_slow(struct shmring_producer *producer, uint64_t *claim_word,
                                 uint64_t room, uint64_t *position);
+
+/* Waits until head has gone on, as shmring_producer_wait: for who was refused though there is room
+ * in the ring. */
+int shmring_producer_wait_for_head(struct shmring_producer *producer, uint64_t deadline_ns);
 
 /* Waits for room, up to deadline_ns (CLOCK_MONOTONIC) and some ms at a time. SHMRING_OK: there was
  * room, try again. SHMRING_E_FULL: not yet. SHMRING_E_CORRUPT. */

@@ -14,6 +14,9 @@
  *      that a reference whose generation is gone is to be read again.
  *   5. Nobody waits for anybody while it holds a claim: no deadlock. After some failures a caller
  *      may use the last eighth of each ring (`may_use_reserve`): no starvation by single sends.
+ *   6. Destinations that read nothing stop no transactions to others: each gets half as many of the
+ *      commit words as are left, so that a lane has words for those who read until some fifteen
+ *      others have stopped, each with all that it may hold.
  *
  * NOTE - the caller retries and backs off; this returns at once.
  */
@@ -83,7 +86,8 @@ void shmring_lane_forget(struct shmring_lane *lane, const struct shmring_produce
 
 /*
  * Sends all legs, and sets all words of `releases` (may be NULL), at one stamp. SHMRING_OK;
- * SHMRING_E_FULL (*failed_leg: the destination without room; nothing has happened);
+ * SHMRING_E_FULL (*failed_leg: the destination without room, or that has not read of so many
+ * transactions before that it gets no more of this lane's words; nothing has happened);
  * SHMRING_E_CORRUPT (likewise, that ring is to be severed); SHMRING_E_ABORTED (it took longer than
  * its lease: begin again); SHMRING_E_TOO_LARGE (more than SHMRING_CLAIM_WORDS legs); what
  * releases->flag returned. Time: linear in the legs and words. Never blocks, unless `flag` does.

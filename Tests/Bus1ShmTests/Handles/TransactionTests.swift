@@ -156,6 +156,57 @@ struct TransactionTests {
         try b.expectNothing()
     }
 
+    @Test("S2, S3: who lets transactions pile up is refused by name, and stops none to others")
+    func piledUp() throws {
+        let company = Company()
+        let b = try company.stranger()
+        let bNode = try b.publishNode("b")
+        let c = try company.stranger()
+        let cNode = try c.publishNode("c")
+        var options = Peer.Options()
+        options.slots = 8192
+        let stopped = try Peer(on: company.test.bus, options)
+        let stoppedNode = try stopped.publishNode("stopped")
+        _ = (bNode.id, cNode.id, stoppedNode.id)
+        let a = try company.stranger()
+        let toB = try a.look("b")
+        let toC = try a.look("c")
+        let toStopped = try a.look("stopped")
+        var piled = 0
+        while true {
+            var transaction = a.transaction()
+            try transaction.send(UInt64(piled), to: toB.id)
+            try transaction.send(UInt64(piled), to: toStopped.id)
+            let result = try transaction.commitEach()
+            _ = try b.nextMessage()
+            guard result.refused.isEmpty else {
+                #expect(result.refused.map(\.0) == [toStopped.id])
+                #expect(result.refused.map(\.1.code) == [.overQuota])
+                break
+            }
+            piled += 1
+            try #require(piled < 1000)
+        }
+        // All or nothing waits for the one that is stopped, and for nobody else.
+        let both = [toB.id, toStopped.id]
+        do {
+            try a.send([1].span.bytes, to: both, until: .after(.milliseconds(20)))
+            Issue.record("sent")
+        } catch { #expect(error.code == .timedOut) }
+        for number in 0..<2000 {
+            var transaction = a.transaction()
+            try transaction.send(UInt64(number), to: toB.id)
+            try transaction.send(UInt64(number), to: toC.id)
+            try transaction.commit(until: .after(.seconds(5)))
+            _ = try b.nextMessage()
+            _ = try c.nextMessage()
+        }
+        // What it let pile up is there, and once it is read there is room again.
+        for _ in 0..<piled { _ = try stopped.nextMessage() }
+        try stopped.expectNothing()
+        try a.send([1].span.bytes, to: both, until: .after(.seconds(5)))
+    }
+
     @Test("S1: an empty transaction succeeds and does nothing")
     func empty() throws {
         let company = Company()
