@@ -72,7 +72,12 @@ extension Broker {
             else { throw .sever }
             let number = GrantNumber(rawValue: item.number)
             if item.owner == peer.id.rawValue {
-                guard !number.isMadeByBroker else { throw .sever }
+                guard !number.isMadeByBroker, !item.isDeposited else { throw .sever }
+            } else if item.isDeposited {
+                // Whether there is such a grant, its owner knows.
+                guard peer.introduced.contains(PeerID(rawValue: item.owner)) else {
+                    throw .refuse(Bus1Error(.noSuchHandle, "make a ticket"))
+                }
             } else {
                 guard let node = peer.node(of: number, of: PeerID(rawValue: item.owner)) else {
                     throw .refuse(Bus1Error(.noSuchHandle, "make a ticket"))
@@ -119,6 +124,16 @@ extension Broker {
             }
             introduce(peer, owner) { [self] error in
                 if let error { return fail(error.code) }
+                if item.isDeposited {
+                    guard let number = move(item, of: ticket.issuer, to: peer, owner) else {
+                        return fail(.overQuota)
+                    }
+                    tell(
+                        .granted, to: peer,
+                        GrantedBody(
+                            number, of: owner, node: item.node & 0xffff, ordinal: UInt32(ordinal)))
+                    return
+                }
                 let chosen =
                     item.owner == ticket.issuer.rawValue ? GrantNumber(rawValue: item.number) : nil
                 guard let number = addHolder(peer, of: item.node, owner: owner, number: chosen)
@@ -130,6 +145,20 @@ extension Broker {
                     GrantedBody(number, of: owner, node: item.node, ordinal: UInt32(ordinal)))
             }
         }
+    }
+
+    /// Tells an owner that what the issuer of a ticket had set aside is somebody else's now.
+    private func move(
+        _ item: TicketItem, of issuer: PeerID, to holder: BrokerPeer, _ owner: BrokerPeer
+    ) -> GrantNumber? {
+        guard let number = owner.nextGrantNumber() else { return nil }
+        owner.outbox?.countNewcomer()
+        tell(
+            .holderMoved, to: owner,
+            MovedBody(
+                issuer: issuer.rawValue, key: item.number, number: number.rawValue,
+                holder: holder.id.rawValue))
+        return number
     }
 
     // MARK: The claims of the dead

@@ -152,6 +152,9 @@ final class ControlConnection {
         /// What another peer's node has been granted to this peer: the broker makes a new grant of
         /// it.
         case held(owner: PeerID, number: GrantNumber)
+        /// A copy that this peer has handed over to itself under that number: its owner gives it to
+        /// whoever shows the ticket.
+        case deposited(owner: PeerID, number: UInt32, word: UInt32)
     }
 
     /// A ticket that brings whoever shows it first, in hello, those rights in that order. Void when
@@ -170,6 +173,10 @@ final class ControlConnection {
                     TicketItem(node: node, owner: own.rawValue, number: number.rawValue)
                 case .held(let owner, let number):
                     TicketItem(node: 0, owner: owner.rawValue, number: number.rawValue)
+                case .deposited(let owner, let number, let word):
+                    TicketItem(
+                        node: TicketItem.deposited | UInt64(word), owner: owner.rawValue,
+                        number: number)
                 }
             return withUnsafeBytes(of: item) { Array($0) }
         }

@@ -78,6 +78,13 @@ extension ControlEvent {
                 HolderAdded(
                     node: body.node, number: GrantNumber(rawValue: body.number),
                     holder: PeerID(rawValue: body.holder)))
+        case .holderMoved:
+            guard let body = message.wholeBody(MovedBody.self) else { return nil }
+            self = .holderMoved(
+                HolderMoved(
+                    key: GrantKey(granter: body.issuer, number: body.key),
+                    number: GrantNumber(rawValue: body.number),
+                    holder: PeerID(rawValue: body.holder)))
         case .granted:
             guard let body = message.wholeBody(GrantedBody.self) else { return nil }
             self = .granted(

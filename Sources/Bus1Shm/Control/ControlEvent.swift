@@ -10,6 +10,8 @@ enum ControlEvent: ~Copyable {
     /// Somebody has been given the right to send to a node of this peer, by the broker: a holder
     /// more.
     case holderAdded(HolderAdded)
+    /// Somebody has been given a grant to a node of this peer that another one had set aside for it.
+    case holderMoved(HolderMoved)
     /// This peer has been given the right to send to a node: by its owner, or by the ticket shown
     /// in hello.
     case granted(TicketGrant)
@@ -67,6 +69,14 @@ struct Introduction: ~Copyable {
 struct HolderAdded: BitwiseCopyable {
     /// The number with which the owner published or granted.
     let node: UInt64
+    let number: GrantNumber
+    let holder: PeerID
+}
+
+/// Given by ticket, by somebody who is not the owner.
+struct HolderMoved: BitwiseCopyable {
+    /// What the grant was called: the issuer of the ticket, and the number of its hand-over.
+    let key: GrantKey
     let number: GrantNumber
     let holder: PeerID
 }

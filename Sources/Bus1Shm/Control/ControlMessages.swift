@@ -58,6 +58,8 @@ enum ControlKind: UInt32 {
     case linkSocketMade = 37
     case ringEventAdded = 38
     case severed = 39
+    /// Since version 2.
+    case holderMoved = 40
 
     var isUnasked: Bool { rawValue >= 32 }
 }
@@ -193,13 +195,17 @@ struct TicketBody: BitwiseCopyable {
 }
 
 struct TicketItem: BitwiseCopyable {
-    /// Own: the node. Held: 0.
+    /// Own: the node. Held: 0. Deposited: ``deposited`` | the index of the node's release word.
     var node: UInt64
-    /// Own: the issuer. Held: the node's owner.
+    /// Own: the issuer. Held, deposited: the node's owner.
     var owner: UInt32
     /// Own: the grant's number, chosen by the issuer. Held: the number of a grant that the issuer
-    /// holds.
+    /// holds. Deposited: of the hand-over by which the issuer made itself a copy.
     var number: UInt32
+
+    /// No node has such a number.
+    static let deposited = UInt64(UInt32.max) << 32
+    var isDeposited: Bool { node >= Self.deposited }
 }
 
 /// The answer to ticket, and the question of ticketCancel.
@@ -230,6 +236,14 @@ struct LimitsBody: BitwiseCopyable {
     /// 0 in a question.
     var used: UInt64 = 0
     var limit: UInt64 = 0
+}
+
+/// Of holderMoved: the grant with the key (issuer, key) is the holder's from now on, under `number`.
+struct MovedBody: BitwiseCopyable {
+    var issuer: UInt32
+    var key: UInt32
+    var number: UInt32
+    var holder: UInt32
 }
 
 /// Of flagHolders. Not answered by a message: `flagged` in the asker's outbox becomes this number.

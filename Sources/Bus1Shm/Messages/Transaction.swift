@@ -33,16 +33,8 @@ public struct Transaction: ~Copyable {
         _ payload: RawSpan, to handle: HandleID, passing: [HandleID] = [],
         descriptors: [Int32] = []
     ) throws(Bus1Error) {
-        let start = bytes.count
-        payload.withUnsafeBytes { bytes.append(contentsOf: $0) }
-        do throws(Bus1Error) {
-            try add(
-                OutgoingMessage(
-                    handle: handle, payload: .copied(start..<bytes.count), passing: passing,
-                    descriptors: descriptors))
-        } catch {
-            bytes.removeSubrange(start...)
-            throw error
+        try payload.withUnsafeBytes { bytes throws(Bus1Error) in
+            try add(copyOf: bytes, handle, passing, descriptors)
         }
     }
 
@@ -50,16 +42,8 @@ public struct Transaction: ~Copyable {
     public mutating func send<T: BitwiseCopyable>(
         _ value: T, to handle: HandleID, passing: [HandleID] = [], descriptors: [Int32] = []
     ) throws(Bus1Error) {
-        let start = bytes.count
-        withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) }
-        do throws(Bus1Error) {
-            try add(
-                OutgoingMessage(
-                    handle: handle, payload: .copied(start..<bytes.count), passing: passing,
-                    descriptors: descriptors))
-        } catch {
-            bytes.removeSubrange(start...)
-            throw error
+        try withUnsafeBytes(of: value) { bytes throws(Bus1Error) in
+            try add(copyOf: bytes, handle, passing, descriptors)
         }
     }
 
@@ -142,6 +126,23 @@ public struct Transaction: ~Copyable {
         stamp: Stamp, refused: [(HandleID, Bus1Error)]
     ) {
         try state.commit(&self, each: true, until: .now)
+    }
+
+    private mutating func add(
+        copyOf payload: UnsafeRawBufferPointer, _ handle: HandleID, _ passing: [HandleID],
+        _ descriptors: [Int32]
+    ) throws(Bus1Error) {
+        let start = bytes.count
+        bytes.append(contentsOf: payload)
+        do throws(Bus1Error) {
+            try add(
+                OutgoingMessage(
+                    handle: handle, payload: .copied(start..<bytes.count), passing: passing,
+                    descriptors: descriptors))
+        } catch {
+            bytes.removeSubrange(start...)
+            throw error
+        }
     }
 
     private mutating func add(_ message: OutgoingMessage) throws(Bus1Error) {
@@ -237,7 +238,8 @@ extension Peer {
 }
 
 extension Lane {
-    /// As ``Peer/transaction()``. Handles to nodes of others can be passed on only between peers that
-    /// know each other already: a lane has no connection to the broker.
+    /// As ``Peer/transaction()``. A lane has no connection to the broker: if a handle to somebody else's node is passed
+    /// on to a peer that does not know the node's owner, the commit waits until this peer's own thread receives, and so
+    /// introduces the two, or until its deadline.
     public func transaction() -> Transaction { Transaction(state) }
 }

@@ -65,7 +65,7 @@ extension LaneState {
         }
         var handles: [AttachedHandle] = []
         for id in message.passing {
-            guard let record = try attach(id, to: &prepared) else { return nil }
+            guard let record = try attach(id, to: &prepared, until: deadline) else { return nil }
             handles.append(record)
         }
         if let node = message.replyNode {
@@ -91,7 +91,7 @@ extension LaneState {
 
     /// One handle that is passed on.
     private func attach(
-        _ id: HandleID, to prepared: inout PreparedMessage
+        _ id: HandleID, to prepared: inout PreparedMessage, until deadline: Deadline
     ) throws(Bus1Error) -> AttachedHandle? {
         let passed = try usableEntry(id)
         guard let owner = core.link(at: Int(passed.pointee.link)) else {
@@ -113,7 +113,8 @@ extension LaneState {
                 owner: owner.peer.rawValue, number: passed.pointee.grant,
                 word: passed.pointee.word, rawKind: AttachedHandle.Kind.ofReceiver.rawValue)
         }
-        try core.introduce(owner.peer, prepared.link.peer, byLane: number)
+        try core.introduce(
+            owner.peer, prepared.link.peer, byLane: number, until: deadline)
         let count = core.nextHandOver()
         prepared.handOvers.append(
             (

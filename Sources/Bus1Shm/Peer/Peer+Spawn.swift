@@ -7,30 +7,15 @@ extension Peer {
     ///
     /// - Parameters:
     ///   - path: of the program; not searched for.
-    ///   - giving: handles of this peer, which it keeps, 32 at most: to own nodes, looked up, inherited
-    ///     or given directly; those that came in messages are sent in messages.
-    /// - Throws: `noSuchHandle`, `tooLarge`, `system` when the program can't be started.
+    ///   - giving: handles of this peer, which it keeps, 32 at most.
+    /// - Throws: `noSuchHandle`, `tooLarge`, `timedOut` when a node's owner has no room to be told of it for ten
+    ///   seconds, `system` when the program can't be started.
     public func spawn(
         _ path: String, _ arguments: [String] = [], giving handles: [HandleID] = []
     ) throws(Bus1Error) -> Child {
         try core.requireOpen("spawn")
-        var contents: [ControlConnection.TicketContent] = []
-        for id in handles {
-            let entry = try core.usableEntry(id)
-            guard let link = core.link(at: Int(entry.pointee.link)) else {
-                throw core.noSuchHandleToSend
-            }
-            if link.peer == core.ownPeer {
-                contents.append(try core.setAside(entry, of: link))
-                continue
-            }
-            let number = entry.pointee.key.number
-            contents.append(
-                .held(
-                    owner: link.peer,
-                    number: GrantNumber(rawValue: number == 0 ? entry.pointee.grant : number)))
-        }
-        let ticket = try core.connection.makeTicket(contents, until: .after(.seconds(10)))
+        let aside = try core.setAside(handles)
+        let ticket = aside.ticket
         var pid: Int32 = 0
         let environment = Inheritance.environment(for: ticket, on: core.bus)
         let result = withCStrings([path] + arguments) { arguments in
@@ -39,7 +24,7 @@ extension Peer {
             }
         }
         guard result == 0 else {
-            _ = try? core.connection.cancelTicket(ticket, until: .after(.seconds(1)))
+            core.takeBack(aside)
             throw Bus1Error(.system, "spawn", errno: -result)
         }
         var pidfd: Int32 = -1

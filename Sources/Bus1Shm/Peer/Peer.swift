@@ -55,7 +55,7 @@ public struct Peer: ~Copyable {
         hot = core.hot
     }
 
-    private init(core: PeerCore) {
+    init(core: PeerCore) {
         self.core = core
         hot = core.hot
     }

@@ -18,6 +18,7 @@ extension PeerCore {
             throw error
         }
         if hasClaimsToBury { buryClaims() }
+        if !wishes.withLock({ $0.isEmpty }) { grantWishes() }
     }
 
     /// The same while receiving: a broker that went away is no reason to stop, and what it said last counts.
@@ -48,6 +49,7 @@ extension PeerCore {
         case .ringAdded(let offer): try addRing(offer)
         case .introduced(let introduction): try addLink(introduction)
         case .holderAdded(let holder): _ = addHolder(holder.node, holder.number, holder.holder)
+        case .holderMoved(let moved): take(moved)
         case .granted(let given): take(given)
         case .peerDied(let peer): bury(peer)
         case .linkSocket(let peer, let socket): takeLinkSocket(peer, socket)

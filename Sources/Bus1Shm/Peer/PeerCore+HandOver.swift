@@ -1,22 +1,66 @@
 import CShmRing
+import Glibc
 import Synchronization
 
 // Passing on handles to nodes of others.
 
 extension PeerCore {
-    /// Sees to it that a node's owner and the new holder know each other. Only lane 0 can ask the broker.
-    func introduce(_ owner: PeerID, _ holder: PeerID, byLane lane: UInt32) throws(Bus1Error) {
+    /// Sees to it that a node's owner and the new holder know each other. Only the peer's own thread can ask the
+    /// broker: a lane leaves it a wish, and waits until it has received, or until the deadline.
+    func introduce(
+        _ owner: PeerID, _ holder: PeerID, byLane lane: UInt32,
+        until deadline: Deadline = .after(.seconds(10))
+    ) throws(Bus1Error) {
         guard holder != ownPeer else { return }
         let pair = PairKey(owner, holder)
         if handOvers.withLock({ $0.introduced.contains(pair) }) { return }
-        guard lane == 0 else {
-            throw Bus1Error(.denied, "pass on a handle from a lane to somebody new")
-        }
+        guard lane == 0 else { return try wish(owner, holder, pair, until: deadline) }
         try takingRings { () throws(Bus1Error) in
             try connection.introduce(owner, holder, until: .after(.seconds(10)))
         }
         shmring_fault_at(SHMRING_FAULT_OVER_INTRODUCED)
         handOvers.withLock { _ = $0.introduced.insert(pair) }
+    }
+
+    private func wish(
+        _ owner: PeerID, _ holder: PeerID, _ pair: PairKey, until deadline: Deadline
+    ) throws(Bus1Error) {
+        let operation: StaticString = "pass on a handle from a lane to somebody new"
+        wishes.withLock { list in
+            if !list.contains(where: { PairKey($0.0, $0.1) == pair }) {
+                list.append((owner, holder))
+            }
+        }
+        // As if the broker had said something: the peer's thread comes to `grantWishes`.
+        var own = outboxMapping.raw
+        shmring_outbox_attend(&own)
+        var turns = 0
+        while true {
+            let (isDone, refused) = handOvers.withLock { state in
+                (state.introduced.contains(pair), state.refused.removeValue(forKey: pair))
+            }
+            if isDone { return }
+            if let refused { throw refused }
+            try requireOpen(operation)
+            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
+            turns += 1
+            if turns < 1000 { shmring_pause() } else { usleep(100) }
+        }
+    }
+
+    /// Introduces whom lanes have to pass handles to. Only the peer's own thread.
+    func grantWishes() {
+        let wished = wishes.withLock { list in
+            defer { list = [] }
+            return list
+        }
+        for (owner, holder) in wished {
+            do throws(Bus1Error) {
+                try introduce(owner, holder, byLane: 0)
+            } catch {
+                handOvers.withLock { $0.refused[PairKey(owner, holder)] = error }
+            }
+        }
     }
 
     /// The own node to which a held handle leads. Any thread, but for handles to own nodes that were

@@ -208,7 +208,12 @@ extension PeerCore {
     ) -> Bool {
         let (sender, link) = (route.pointee.itsIndex, route.pointee.index)
         switch record.kind {
-        case .handOver: return applyHandOver(record, from: route, ring: ring)
+        case .handOver:
+            guard applyHandOver(record, from: route, ring: ring) else { return false }
+            if !moves.isEmpty {
+                move(GrantKey(granter: route.pointee.peer.rawValue, number: record.number))
+            }
+            return true
         case .bind: return applyBind(record, from: route, ring: ring)
         case .release:
             return end(at: stamp) { table in

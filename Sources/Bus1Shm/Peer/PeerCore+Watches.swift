@@ -204,6 +204,9 @@ extension PeerCore {
     private func applyDeath(_ index: Int, at stamp: UInt64) {
         let link = links[index]
         guard !link.isDead else { return }
+        // What the broker said before it is older.
+        try? readEvents()
+        guard !link.isDead else { return }
         link.isDead = true
         if pendingDeath == UInt64(index) { pendingDeath = nil }
         for id in handles.remove(link: index) {
@@ -217,6 +220,7 @@ extension PeerCore {
         buryCredit(of: link)
         let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
         notices += ended
+        forgetMoves(by: link.peer)
         forgetSlices(of: index)
     }
 }

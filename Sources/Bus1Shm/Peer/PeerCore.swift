@@ -72,6 +72,10 @@ final class PeerCore: @unchecked Sendable {
     /// Once somebody has asked for the descriptor.
     @exclusivity(unchecked) var eventSource: EventSource?
     @exclusivity(unchecked) var hasClaimsToBury = false
+    /// Grants that pass to somebody once their hand-over has been received.
+    @exclusivity(unchecked) var moves: [GrantKey: HolderMoved] = [:]
+    /// Peers that lanes want to be introduced to each other, by the peer's own thread.
+    let wishes = Mutex<[(PeerID, PeerID)]>([])
     /// Handles whose release words the inbox watches. Only the receiving thread.
     @exclusivity(unchecked) var watched: Set<UInt64> = []
     /// The link whose peer's death has no stamp yet.
@@ -92,6 +96,8 @@ final class PeerCore: @unchecked Sendable {
 
     struct HandOvers {
         var introduced: Set<PairKey> = []
+        /// Those that lanes had wished for, and why they can't be.
+        var refused: [PairKey: Bus1Error] = [:]
         var count: UInt32 = 0
     }
 

@@ -48,6 +48,43 @@ func taken(_ message: consuming Message, _ index: Int = 0) throws -> Handle {
 
 @Suite(.timeLimit(.minutes(1)))
 struct HandOverTests {
+    @Test("S7: a lane passes a handle on between peers that do not know each other")
+    func byLane() throws {
+        let company = Company()
+        let b = try company.stranger()
+        let bNode = try b.publishNode("b")
+        let c = try company.stranger()
+        let cNode = try c.publishNode("c")
+        _ = bNode.id
+        let a = try company.stranger()
+        let toB = try a.look("b")
+        let toC = try a.look("c")
+        let (idB, idC) = (toB.id, toC.id)
+        let lane = try a.lane()
+        // Nobody receives: an error that says what was waited for, and nothing has happened.
+        var early = lane.transaction()
+        try early.send(UInt64(1), to: idB, passing: [idC])
+        do {
+            try early.commit(until: .after(.milliseconds(5)))
+            Issue.record("committed")
+        } catch { #expect(error.code == .timedOut) }
+        try b.expectNothing()
+        let sending = TestThread {
+            var transaction = lane.transaction()
+            try transaction.send(UInt64(2), to: idB, passing: [idC])
+            try transaction.commit(until: .after(.seconds(20)))
+        }
+        while true {
+            try a.expectNothing()
+            guard case .message(let message)? = try b.tryReceive() else { continue }
+            let handle = try taken(message)
+            try b.send(UInt64(3), to: handle)
+            break
+        }
+        try sending.join()
+        #expect(try c.nextMessage().node == cNode.id)
+    }
+
     @Test("S7: a handle to an own node travels in a message, and the receiver may send through it")
     func ownNode() throws {
         let company = Company()
