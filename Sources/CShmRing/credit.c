@@ -85,7 +85,7 @@ static bool charge_one(struct shmring_ring_control *control, struct shmring_boar
         if (!is_half) {
             /* Relaxed: a number to be told. */
             uint64_t limit = shmring_load_relaxed(&control->credit_limit[kind]);
-            int64_t used = (int64_t)limit - room;
+            int64_t used = (int64_t)(limit - (uint64_t)room);
             *shortage = (struct shmring_shortage){.kind = kind,
                                                   .advisory = is_whole,
                                                   .used = used > 0 ? (uint64_t)used : 0,
@@ -230,7 +230,7 @@ uint64_t shmring_allowance_outstanding(const struct shmring_allowance *allowance
     /* Relaxed: two numbers that others change meanwhile; the bounds below hold in any case. */
     int64_t room = (int64_t)(shmring_load_relaxed(&control->credit[kind]) -
                              shmring_load_relaxed(&control->charged[kind]));
-    int64_t used = (int64_t)allowance->limit[kind] - room;
+    int64_t used = (int64_t)(allowance->limit[kind] - (uint64_t)room);
     if (used < 0)
         return 0;
     return (uint64_t)used < allowance->ceiling[kind] ? (uint64_t)used : allowance->ceiling[kind];

@@ -90,8 +90,12 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
         uint64_t tail = shmring_load_relaxed(&producer->control->tail); /* Relaxed: a guess. */
         if (wanted > room || tail - producer->head_seen > room - wanted) {
             int full = shmring_producer_room(producer, 1, room, &tail);
-            if (full)
+            if (full) {
+                /* It names holes that were claimed before.
+                 * SYNC R10 release, as in shmring_producer_claim_range. */
+                shmring_store_release(producer->claim_word, 0);
                 return full;
+            }
         }
         uint64_t used = tail - producer->head_seen; /* a guess: the claim decides */
         uint64_t count = used >= room ? 1 : wanted < room - used ? wanted : room - used;

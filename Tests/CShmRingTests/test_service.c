@@ -146,6 +146,25 @@ static void a_batch_that_is_itself_out_of_service_loses_no_message(void)
     tear_down(&f);
 }
 
+/* Found by tools/fuzz: the claim word went on naming the hole. */
+static void a_batch_that_finds_nothing_but_a_hole_leaves_no_claim(void)
+{
+    struct fixture f;
+    struct shmring_batch batch;
+    set_up(&f, CAPACITY);
+    struct shmring_ring_control *control = f.ring.control;
+    uint64_t last = control->head + f.producer.unicast_room - 1;
+    shmring_store_relaxed(&control->tail, last);
+    shmring_store_relaxed(&control->out_of_service, 1);
+    shmring_store_relaxed(&f.ring.consumer.resume[last & f.producer.mask],
+                          SHMRING_RESUME_NEVER | (last - f.producer.capacity));
+    (void)shmring_producer_refresh(&f.producer, last, 1, f.producer.unicast_room);
+    CHECK_EQ(shmring_batch_begin(&f.producer, 4, &batch), SHMRING_E_FULL);
+    CHECK_EQ(control->tail, last + 1); /* the hole was claimed, as it must be */
+    CHECK_EQ(*f.producer.claim_word, 0);
+    tear_down(&f);
+}
+
 static void at_most_64_indices_are_out_of_service_and_the_next_one_fills_the_ring(void)
 {
     struct fixture f;
@@ -306,6 +325,7 @@ CHECK_MAIN(RUN(an_unwritten_slot_leaves_the_head_free_after_an_eighth_of_a_lap),
            RUN(what_is_written_late_is_delivered_once_and_its_index_comes_back_a_lap_ahead),
            RUN(a_batch_over_an_index_out_of_service_is_delivered_whole),
            RUN(a_batch_that_is_itself_out_of_service_loses_no_message),
+           RUN(a_batch_that_finds_nothing_but_a_hole_leaves_no_claim),
            RUN(at_most_64_indices_are_out_of_service_and_the_next_one_fills_the_ring),
            RUN(a_burial_ends_what_nobody_will_write),
            RUN(a_burial_spares_what_was_written_after_all_and_what_it_does_not_know),

@@ -77,7 +77,8 @@ struct bench_histories {
     uint32_t peer_count;
 };
 
-/* Adds a peer whose records lie elsewhere, and stay there. 0 or -errno. */
+/* Adds a peer whose records lie elsewhere, and stay there. -EBADMSG: they are no whole records.
+ * 0 or -errno. */
 int bench_histories_add(struct bench_histories *all, uint32_t peer, const void *records,
                         uint64_t byte_count);
 /* Reads text. 0; -errno; or the number of the first bad line, with what is wrong with it. */

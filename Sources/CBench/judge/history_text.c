@@ -32,9 +32,33 @@ static bool has_node(uint32_t kind)
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
+/* Whether the records are whole, with the items that their kinds need: a process wrote them that
+ * may have been killed or worse. */
+static bool are_records(const uint8_t *records, uint64_t byte_count)
+{
+    for (uint64_t at = 0; at < byte_count;) {
+        const struct bench_record *record =
+            (const struct bench_record *)(const void *)(records + at);
+        if (byte_count - at < sizeof *record || record->item_count > BENCH_ITEMS_MAX ||
+            bench_record_bytes(record->item_count) > byte_count - at)
+            return false;
+        at += bench_record_bytes(record->item_count);
+        if (record->begin == 0)
+            continue;
+        if (record->kind == 0 || record->kind >= BENCH_RECORD_KINDS)
+            return false;
+        if ((has_node(record->kind) || record->kind == BENCH_RECORD_RECEIVE) &&
+            record->item_count == 0)
+            return false;
+    }
+    return true;
+}
+
 int bench_histories_add(struct bench_histories *all, uint32_t peer, const void *records,
                         uint64_t byte_count)
 {
+    if (!are_records(records, byte_count))
+        return -EBADMSG;
     struct bench_peer_history *grown =
         realloc(all->peers, (all->peer_count + 1) * sizeof *all->peers);
     if (grown == NULL)

@@ -76,6 +76,9 @@ struct Histories: ~Copyable {
 
     /// Adds a peer whose records lie in memory that outlives this value.
     func add(peer: Int, _ recorder: UnsafePointer<bench_recorder>) throws {
+        guard recorder.pointee.used <= recorder.pointee.room else {
+            throw BenchError("the history of peer \(peer) is longer than its memory")
+        }
         try BenchError.check(
             bench_histories_add(
                 all, UInt32(peer), bench_recorder_records(recorder), recorder.pointee.used),
