@@ -257,12 +257,19 @@ extension ProcessTests {
                 try nagger.must("look honest 5000")
                 for i in 0..<2 { try honest.must("look r\(i) 5000") }
                 for receiver in receivers { receiver.begin("collect 1 60000") }
+                let begun_ns = monotonicNow_ns()
+                try honest.must("forever 1 2 \(crew.directory)/q 5000 open")
+                let undisturbed_ns = monotonicNow_ns() - begun_ns
                 nagger.begin("nag 0 1000")
                 try honest.must("forever 1 3 \(crew.directory)/p 5000")
+                let nagged_ns = monotonicNow_ns() - begun_ns - undisturbed_ns
+                // They share two processors with whoever asks. Aborted at once, it would not end.
+                #expect(nagged_ns < undisturbed_ns * 20, "\(nagged_ns) ns, \(undisturbed_ns) ns")
                 let asks = Int(try nagger.mustAnswer("nag"))!
                 for receiver in receivers {
                     let log = try receiver.log()
                     #expect(log.isClean && log.last(3, .multicast) == 5000, "\(log)")
+                    #expect(log.last(2, .multicast) == 5000, "\(log)")
                     let counts = try receiver.must("inbox").split(separator: " ").map { Int($0)! }
                     // One that lost its processor for longer than its lease, now and then.
                     #expect(counts[0] < 250, "\(counts[0]) aborted, \(asks) asks")
