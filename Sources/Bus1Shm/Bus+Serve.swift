@@ -6,8 +6,9 @@ extension Bus {
     /// done by a thread.
     ///
     /// Peers start a broker of their own where none serves; this is for those who want it to
-    /// outlive them all, or to run as another user. Returns when the bus's files are removed. Peers
-    /// that were connected go on talking to those they know.
+    /// outlive them all, or to run as another user. Returns when the bus's files are removed, or its
+    /// heir goes on, which is one of the peers' processes of this user, if there is any
+    /// (``Peer/Options/standsBy``). Peers that were connected go on talking to those they know.
     ///
     /// Errors: `system` with EADDRINUSE when somebody serves this bus already, `denied` for the
     /// directory's owner or mode.

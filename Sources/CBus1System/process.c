@@ -120,7 +120,7 @@ int bus1_sys_spawn(const char *path, char *const *arguments, char *const *enviro
 }
 
 struct thread_start {
-    const char *name;
+    char name[16]; /* the caller's may be gone when the thread begins */
     void (*body)(void *);
     void *context;
 };
@@ -143,7 +143,8 @@ int bus1_sys_thread_start(const char *name, void (*body)(void *), void *context)
     struct thread_start *start = malloc(sizeof(*start));
     if (start == NULL)
         return -ENOMEM;
-    *start = (struct thread_start){.name = name, .body = body, .context = context};
+    *start = (struct thread_start){.body = body, .context = context};
+    snprintf(start->name, sizeof start->name, "%s", name);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     /* The application's signals are for the application's threads. */

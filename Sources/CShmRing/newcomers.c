@@ -19,6 +19,13 @@ void shmring_newcomers_count(const struct shmring_mapping *outbox)
     (void)shmring_fetch_add_acq_rel(&shared->given, 1);
 }
 
+void shmring_newcomers_set(const struct shmring_mapping *outbox, uint64_t count)
+{
+    struct shmring_outbox *shared = outbox->base;
+    /* Relaxed: who counted before is gone, and the next one is told through the kernel. */
+    shmring_store_relaxed(&shared->given, count);
+}
+
 void shmring_newcomers_flag(const struct shmring_mapping *ring, uint64_t flag, int32_t event_fd)
 {
     const struct shmring_consumer consumer = {.control = ring->base};

@@ -100,6 +100,22 @@ int shmring_bus_page_clock(const struct shmring_mapping *page, struct shmring_cl
     return shmring_clock_attach(page->base, clock);
 }
 
+/* From a pending death word, and whose it is, to the stamp. */
+static uint64_t announce_commit(struct shmring_bus_page *shared, const struct shmring_clock *clock,
+                                uint64_t pending)
+{
+    /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
+    shmring_fence_full();
+    uint64_t stamp = shmring_clock_now(clock);
+    shmring_clock_wait_past(clock, stamp);
+    /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An
+     * heir may have been faster. */
+    if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
+        stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
+    SHMRING_FAULT(BROKER_STAMPED);
+    return stamp;
+}
+
 uint64_t shmring_bus_announce(const struct shmring_mapping *page,
                               const struct shmring_clock *clock, uint32_t generation,
                               uint32_t who)
@@ -116,16 +132,22 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
      * former's. */
     shmring_store_release(&shared->dead_peer, who);
     SHMRING_FAULT(BROKER_DEATH);
-    /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
-    shmring_fence_full();
-    uint64_t stamp = shmring_clock_now(clock);
-    shmring_clock_wait_past(clock, stamp);
-    /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An
-     * heir may have been faster. */
-    if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
-        stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
-    SHMRING_FAULT(BROKER_STAMPED);
-    return stamp;
+    return announce_commit(shared, clock, pending);
+}
+
+uint64_t shmring_bus_announce_again(const struct shmring_mapping *page,
+                                    const struct shmring_clock *clock, uint32_t generation,
+                                    uint32_t who)
+{
+    struct shmring_bus_page *shared = page->base;
+    /* Relaxed: whoever wrote these words is gone, which the kernel said. A peer dies once, so that
+     * its name stands with its own word. */
+    uint64_t word = shmring_load_relaxed(&shared->death);
+    if (shmring_load_relaxed(&shared->dead_peer) != who)
+        return shmring_bus_announce(page, clock, generation, who);
+    if ((word & SHMRING_COMMIT_STATE_MASK) != SHMRING_COMMIT_PENDING)
+        return word & ~SHMRING_COMMIT_STATE_MASK;
+    return announce_commit(shared, clock, word);
 }
 
 uint32_t shmring_claims_copy(const struct shmring_mapping *claims, uint32_t lanes, uint32_t first,

@@ -60,11 +60,10 @@ struct BrokerTests {
             let added = try owner.holderAdded()
             #expect(added.node == 77 && added.number == grant.number && added.holder == asker.id)
             #expect(owner.attention != before)
-            // The ring is one memory; the other's outbox can be read, and not written even through
-            // a new descriptor.
+            // The ring is one memory; the other's outbox can be read.
             var ring = try TestPeer.map(atAsker.ring!, SHMRING_SEGMENT_RING, SHMRING_READ_WRITE)
             var outbox = try TestPeer.map(
-                atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+                atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY)
             #expect(throws: Bus1Error.self) {
                 _ = try TestPeer.map(atAsker.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
             }
@@ -136,7 +135,7 @@ struct BrokerTests {
             #expect(remote.ask("lookup service 20000")?.hasPrefix("ok") == true)
             let introduction = try owner.introduction()
             var outbox = try TestPeer.map(
-                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY)
             defer { shmring_segment_unmap(&outbox) }
             #expect(remote.ask("pend") == "ok ")
             let before = owner.attention
@@ -174,7 +173,7 @@ struct BrokerTests {
             // What it left pending is aborted for whoever asks, after its lease, and only in that
             // generation.
             var outbox = try TestPeer.map(
-                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY, sealed: true)
+                introduction.outbox!, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_ONLY)
             defer { shmring_segment_unmap(&outbox) }
             let commits = (outbox.base + MemoryLayout<shmring_outbox>.size)
                 .assumingMemoryBound(to: UInt64.self)

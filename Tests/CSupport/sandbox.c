@@ -154,3 +154,8 @@ int test_sandbox_seccomp(void)
         return -errno;
     return 0;
 }
+
+int test_sandbox_be_open(void)
+{
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0 ? 0 : -errno;
+}

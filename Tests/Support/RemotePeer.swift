@@ -163,6 +163,17 @@
                 guard let peer else { return "" }
                 let introduction = try peer.introduction()
                 return "\(introduction.itsRing.rawValue)"
+            case "rewrite":
+                // Of the other's outbox: by a new mapping, by a new descriptor, by another one's mode.
+                guard var introduction = try peer?.introduction(),
+                    let outbox = introduction.outbox.take()?.take()
+                else { return "none" }
+                defer { Glibc.close(outbox) }
+                let path = "/proc/self/fd/\(outbox)"
+                let memory = mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, outbox, 0)
+                let again = open(path, O_RDWR | O_CLOEXEC)
+                let mode = chmod(path, 0o777)
+                return "\(memory == MAP_FAILED) \(again < 0) \(mode != 0)"
             case "loop":
                 return BrokerThread.loopNames.joined(separator: " ")
             case "descriptors":

@@ -33,8 +33,7 @@
             grantsOfTicket = welcome.grantsOfTicket
             claims = try Self.map(welcome.claims, SHMRING_SEGMENT_CLAIMS, SHMRING_READ_WRITE)
             outbox = try Self.map(welcome.outbox, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
-            busPage = try Self.map(
-                welcome.busPage, SHMRING_SEGMENT_BUS, SHMRING_READ_ONLY, sealed: true)
+            busPage = try Self.map(welcome.busPage, SHMRING_SEGMENT_BUS, SHMRING_READ_ONLY)
             try connection.confirmMapped(until: deadline)
         }
 

@@ -30,7 +30,7 @@
             case "dropfds": return try receiveAtRandom(words)
             case "foreverfds": return try sendForever(words)
             case "abusebell": return try abuseDoorbell(words[0])
-            default: return "unknown"
+            default: return try succession(verb, words)
             }
         }
 

@@ -74,6 +74,11 @@
                     throw Bus1Error(.system, "change the user", errno: errno)
                 }
                 return ""
+            case "beopen":
+                guard test_sandbox_be_open() == 0 else {
+                    throw Bus1Error(.system, "be looked at", errno: errno)
+                }
+                return ""
             case "namespaces": throw enterNamespaces(otherTime: words.first == "time")
             case "seccomp":
                 let result = test_sandbox_seccomp()

@@ -16,7 +16,7 @@ extension Broker {
         try checkQueue(of: holder)
         introduce(peer, holder) { [self] error in
             if let error { return refuse(message, from: peer, error) }
-            holder.remember(number, of: peer.id, node: body.node)
+            remember(number, of: peer, node: body.node, for: holder)
             tell(.granted, to: holder, GrantedBody(number, of: peer, node: body.node))
             answer(message, from: peer, EmptyBody())
         }
@@ -28,8 +28,9 @@ extension Broker {
         _ holder: BrokerPeer, of node: UInt64, owner: BrokerPeer, number: GrantNumber? = nil
     ) -> GrantNumber? {
         guard let number = number ?? owner.nextGrantNumber() else { return nil }
-        holder.remember(number, of: owner.id, node: node)
+        owner.given &+= 1
         owner.outbox?.countNewcomer()
+        remember(number, of: owner, node: node, for: holder)
         tell(
             .holderAdded, to: owner,
             GrantBody(node: node, number: number.rawValue, holder: holder.id.rawValue))
@@ -92,8 +93,10 @@ extension Broker {
             bus1_sys_random($0.baseAddress, $0.count)
         }
         guard result == 0 else { throw .refuse(Bus1Error(result: result, "make a ticket")) }
-        tickets[ticket] = BrokerTicket(ticket, issuer: peer.id, items: items)
+        let made = BrokerTicket(ticket, issuer: peer.id, items: items)
+        tickets[ticket] = made
         peer.tickets.insert(ticket)
+        noteTicket(made)
         answer(message, from: peer, TicketMadeBody(ticket: ticket))
     }
 
@@ -103,13 +106,19 @@ extension Broker {
             throw .refuse(Bus1Error(.noSuchHandle, "take a ticket back"))
         }
         tickets[body.ticket] = nil
+        noteTicketGone(body.ticket)
         answer(message, from: peer, EmptyBody())
     }
 
     /// Gives a new peer what its ticket brings: each in its place, or why it could not be had.
     func redeem(_ ticket: BrokerTicket, for peer: BrokerPeer) {
         peer.ticket = nil
-        for (ordinal, item) in ticket.items.enumerated() {
+        peer.redeeming = ticket
+        func isDone(_ ordinal: Int) {
+            ticket.done |= 1 << UInt32(ordinal)
+            noteTicket(ticket, shownBy: peer)
+        }
+        for (ordinal, item) in ticket.items.enumerated() where ticket.done >> ordinal & 1 == 0 {
             let ownerID = PeerID(rawValue: item.owner)
             func fail(_ code: Bus1Error.Code) {
                 let body = GrantedBody(
@@ -117,6 +126,7 @@ extension Broker {
                     ordinal: UInt32(ordinal),
                     failure: code.rawValue, word: 0)
                 tell(.granted, to: peer, body)
+                isDone(ordinal)
             }
             guard let owner = peers[ownerID] else {
                 fail(.nodeReleased)
@@ -132,6 +142,7 @@ extension Broker {
                         .granted, to: peer,
                         GrantedBody(
                             number, of: owner, node: item.node & 0xffff, ordinal: UInt32(ordinal)))
+                    isDone(ordinal)
                     return
                 }
                 let chosen =
@@ -143,6 +154,7 @@ extension Broker {
                 tell(
                     .granted, to: peer,
                     GrantedBody(number, of: owner, node: item.node, ordinal: UInt32(ordinal)))
+                isDone(ordinal)
             }
         }
     }
@@ -152,7 +164,9 @@ extension Broker {
         _ item: TicketItem, of issuer: PeerID, to holder: BrokerPeer, _ owner: BrokerPeer
     ) -> GrantNumber? {
         guard let number = owner.nextGrantNumber() else { return nil }
+        owner.given &+= 1
         owner.outbox?.countNewcomer()
+        notePeer(owner)
         tell(
             .holderMoved, to: owner,
             MovedBody(

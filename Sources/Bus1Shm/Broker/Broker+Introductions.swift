@@ -70,6 +70,7 @@ extension Broker {
             payer: sender.account.uid, charge: cost)
         rings[id] = ring
         receiver.rings[domain] = ring
+        noteRing(ring, isNew: true)
         shmring_fault_at(SHMRING_FAULT_BROKER_RING)
         let body = RingBody(
             ring: id.rawValue, domain: domain.rawValue, slots: ring.slots,
@@ -102,6 +103,7 @@ extension Broker {
         }
         guard !ring.isAcknowledged else { return }
         ring.isAcknowledged = true
+        noteRing(ring)
         for (pair, pending) in introductions
         where pending.missing.remove(ring.id) != nil && pending.missing.isEmpty {
             introductions[pair] = nil
@@ -116,6 +118,7 @@ extension Broker {
         else { throw .sever }
         let shared = SharedDescriptor(event)
         ring.event = shared
+        noteRing(ring)
         for id in ring.senders.keys where id != peer.id {
             guard let sender = peers[id] else { continue }
             tell(
@@ -209,7 +212,12 @@ extension Broker {
         defer { if !isJoined { giveBackLink(a, b) } }
         let fromA: SharedDescriptor
         var fromB: SharedDescriptor?
-        do {
+        var outboxes: [PeerID: SharedDescriptor] = [:]
+        do throws(Bus1Error) {
+            if !isSelf {
+                outboxes[a.id] = try outbox(of: a, toBeReadBy: b)
+                outboxes[b.id] = try outbox(of: b, toBeReadBy: a)
+            }
             fromA = SharedDescriptor(
                 try Self.create("make a return board") { shmring_board_create(a.id.rawValue, $0) })
             if !isSelf {
@@ -234,13 +242,16 @@ extension Broker {
         isJoined = true
         a.introduced.insert(b.id)
         b.introduced.insert(a.id)
+        noteLink(LinkRecord(a, b, ringOfA, ringOfB, indexOfA, indexOfB))
         let sideOfB = Side(
-            of: b, own: ringOfB, itsIndex: indexOfA, other: a, its: ringOfA, ownIndex: indexOfB)
+            of: b, own: ringOfB, itsIndex: indexOfA, other: a, its: ringOfA, ownIndex: indexOfB,
+            outbox: outboxes[a.id])
         tellIntroduced(sideOfB, boardOut: fromB ?? fromA, boardIn: isSelf ? nil : fromA)
         if isSelf { return }
         shmring_fault_at(SHMRING_FAULT_BROKER_HALFWAY)
         let sideOfA = Side(
-            of: a, own: ringOfA, itsIndex: indexOfB, other: b, its: ringOfB, ownIndex: indexOfA)
+            of: a, own: ringOfA, itsIndex: indexOfB, other: b, its: ringOfB, ownIndex: indexOfA,
+            outbox: outboxes[b.id])
         tellIntroduced(sideOfA, boardOut: fromA, boardIn: fromB)
     }
 
@@ -252,10 +263,12 @@ extension Broker {
         let other: BrokerPeer
         let its: BrokerRing
         let ownIndex: UInt16
+        /// Of the other.
+        let outbox: SharedDescriptor?
 
         init(
             of peer: BrokerPeer, own: BrokerRing, itsIndex: UInt16, other: BrokerPeer,
-            its: BrokerRing, ownIndex: UInt16
+            its: BrokerRing, ownIndex: UInt16, outbox: SharedDescriptor?
         ) {
             self.peer = peer
             self.own = own
@@ -263,6 +276,7 @@ extension Broker {
             self.other = other
             self.its = its
             self.ownIndex = ownIndex
+            self.outbox = outbox
         }
     }
 
@@ -284,7 +298,7 @@ extension Broker {
             descriptors.append(descriptor)
         }
         if side.other !== side.peer {
-            attach(.outbox, side.other.outboxReadable)
+            attach(.outbox, side.outbox)
             attach(.ring, side.its.descriptor)
         }
         attach(.boardOut, boardOut)
@@ -326,6 +340,7 @@ extension Broker {
         let own = SharedDescriptor(Descriptor(owning: ends.0))
         let its = SharedDescriptor(Descriptor(owning: ends.1))
         linkSockets.insert(PairKey(peer.id, id))
+        noteLinkSocket(peer.id, id)
         tell(
             .linkSocketMade, to: other, PeerBody(peer: peer.id.rawValue), roles: .socket,
             descriptors: [its])

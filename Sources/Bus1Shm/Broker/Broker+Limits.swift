@@ -143,5 +143,7 @@ extension Broker {
         case .nodes, .handles, .messages, .bytes, .descriptors, .lanes: return
         }
         limitsOfUser[uid] = ofUser == limits ? nil : ofUser
+        noteLimits(of: uid)
+        notePeer(peer)
     }
 }

@@ -25,17 +25,14 @@ extension Broker {
             dismiss(socket.rawValue, overQuota(.peers, used: used, limit: limit, account))
             return
         }
-        guard let process = process(behind: pidfdOwner) else {
+        guard let process = process(behind: pidfdOwner, of: account) else {
             dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
             return
         }
         lastPeer += 1
         let peer = BrokerPeer(
             PeerID(rawValue: lastPeer), account, process, socket: socket, limits)
-        guard
-            bus1_sys_loop_receive(loop, socket.rawValue, Token(.packets, UInt64(lastPeer)).rawValue)
-                == 0
-        else {
+        guard watchPackets(socket.rawValue, Token(.packets, UInt64(lastPeer))) else {
             dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
             forgetIfUnused(process)
             return
@@ -50,15 +47,17 @@ extension Broker {
 
     /// The record of a process: one for all of its connections, where the kernel tells processes
     /// apart.
-    private func process(behind pidfd: SharedDescriptor) -> BrokerProcess? {
+    private func process(behind pidfd: SharedDescriptor, of account: Account) -> BrokerProcess? {
         let identity = bus1_sys_pidfd_identity(pidfd.rawValue)
         if identity != 0, let number = processNumbers[identity] { return processes[number] }
         lastProcess += 1
         let process = BrokerProcess(pidfd: pidfd, number: lastProcess, identity: identity)
-        guard
-            bus1_sys_loop_ready(loop, pidfd.rawValue, false, Token(.process, lastProcess).rawValue)
-                == 0
-        else { return nil }
+        guard watchReady(pidfd.rawValue, writable: false, Token(.process, lastProcess)) else {
+            return nil
+        }
+        process.isLikeOwn =
+            account.uid == geteuid()
+            && (account.pid == getpid() || bus1_sys_process_is_like_own(account.pid) == 1)
         processes[lastProcess] = process
         if identity != 0 { processNumbers[identity] = lastProcess }
         return process
@@ -69,7 +68,8 @@ extension Broker {
             return
         }
         if process.identity != 0 { processNumbers[process.identity] = nil }
-        bus1_sys_loop_forget(loop, process.pidfd.rawValue, Token(.process, process.number).rawValue)
+        unwatch(process.pidfd.rawValue, Token(.process, process.number))
+        if heir?.process === process { dismissHeir() }
         domains[.process(process.number)] = nil
     }
 
@@ -90,6 +90,7 @@ extension Broker {
             peers[ticket.issuer]?.tickets.remove(body.ticket)
             peer.ticket = ticket
         }
+        peer.version = min(body.version, controlVersion)
         peer.lanes = body.lanes
         peer.slots = body.slots
         peer.slotBytes = body.slotBytes
@@ -102,15 +103,19 @@ extension Broker {
         let memory = Charges(bytes: Int(bytes))
         try charge(peer.account, memory)
         peer.memoryCharge = memory
-        do {
+        do throws(Bus1Error) {
             try makeMemory(of: peer)
+            try sealBusPage(for: peer)
         } catch {
             throw .refuse(asRefusal(error, peer))
         }
         peer.phase = .welcomed
+        noteProcess(peer.process)
+        notePeer(peer, isNew: true)
+        if let ticket = peer.ticket { noteTicket(ticket, shownBy: peer) }
         shmring_fault_at(SHMRING_FAULT_BROKER_WELCOMED)
         let welcome = WelcomeBody(
-            version: min(body.version, controlVersion),
+            version: peer.version,
             layout: min(body.layout, SHMRING_LAYOUT_VERSION),
             peer: peer.id.rawValue, domain: peer.domain.rawValue, uid: peer.account.uid,
             pid: peer.account.pid,
@@ -122,7 +127,7 @@ extension Broker {
             clockNow: withUnsafePointer(to: clock) { shmring_clock_now($0) })
         answer(
             message, from: peer, welcome, roles: [.busPage, .claims, .outbox],
-            descriptors: [busPageReadable, peer.claimsWritable!, peer.outboxWritable!])
+            descriptors: [busPageReadable, peer.claimsDescriptor!, peer.outboxDescriptor!])
     }
 
     private func domain(_ key: DomainKey) -> DomainID {
@@ -130,6 +135,7 @@ extension Broker {
         lastDomain += 1
         let new = DomainID(rawValue: lastDomain)
         domains[key] = new
+        noteDomain(key, new)
         return new
     }
 
@@ -140,32 +146,25 @@ extension Broker {
         let outbox = try Self.create("make an outbox") {
             shmring_outbox_create(peer.id.rawValue, peer.lanes, $0)
         }
+        try Self.makePrivate(outbox)
         peer.claims = try BrokerMapping(claims.rawValue, SHMRING_SEGMENT_CLAIMS, SHMRING_READ_ONLY)
         peer.outbox = try BrokerMapping(outbox.rawValue, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
-        peer.claimsWritable = SharedDescriptor(claims)
-        peer.outboxWritable = SharedDescriptor(outbox)
+        peer.claimsDescriptor = SharedDescriptor(claims)
+        peer.outboxDescriptor = SharedDescriptor(outbox)
     }
 
-    /// Both writers have mapped it: from here on nobody else can, and others may read the outbox.
+    /// Its owner has mapped both. Claims have no other writer; the outbox's are the broker and its heirs.
     func mapped(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
         guard message.bytes.count == MemoryLayout<ControlHeader>.size, message.header.roles.isEmpty,
-            let claims = peer.claimsWritable, let outbox = peer.outboxWritable
+            let claims = peer.claimsDescriptor
         else { throw .sever }
         do throws(Bus1Error) {
-            let result = shmring_segment_seal(claims.rawValue, true)
-            guard result == 0 else { throw Bus1Error(result: result, "seal a segment") }
-            let sealed = shmring_segment_seal(outbox.rawValue, true)
-            guard sealed == 0 else { throw Bus1Error(result: sealed, "seal a segment") }
-            let readable = try Self.create("reopen a segment for reading") { out in
-                bus1_sys_reopen_read_only(outbox.rawValue, out)
-            }
-            peer.outboxReadable = SharedDescriptor(readable)
+            try Self.seal(claims)
         } catch {
             throw .refuse(asRefusal(error, peer))
         }
-        peer.claimsWritable = nil
-        peer.outboxWritable = nil
         peer.phase = .member
+        notePeer(peer)
         shmring_fault_at(SHMRING_FAULT_BROKER_SEALED)
         answer(message, from: peer, EmptyBody())
         if let ticket = peer.ticket { redeem(ticket, for: peer) }
@@ -175,13 +174,7 @@ extension Broker {
 
     /// A peer closes in order: it has ended all it had begun.
     func goodbye(_ message: ControlMessage, from peer: BrokerPeer) {
-        let socket = peer.socket
-        die(peer)
-        // Told only now: when a peer's close returns, its death stands in the order of the bus.
-        let farewell = ControlMessage(.goodbye, request: message.header.request, EmptyBody())
-        if let socket {
-            _ = bus1_sys_socket_send(socket.rawValue, farewell.bytes, farewell.bytes.count, nil, 0)
-        }
+        die(peer, answering: message.header.request)
     }
 
     /// The connection has ended without goodbye. That alone does not mean death: the process's
@@ -199,7 +192,8 @@ extension Broker {
     }
 
     /// Closes the connection, and takes back what depends on it.
-    private func cut(_ peer: BrokerPeer) {
+    func cut(_ peer: BrokerPeer) {
+        noteEnd(.cut, of: peer)
         disconnect(peer)
         let wasMember = peer.phase == .member
         peer.phase = wasMember ? .severed : .dead
@@ -211,12 +205,11 @@ extension Broker {
     private func disconnect(_ peer: BrokerPeer) {
         guard let socket = peer.socket else { return }
         let number = UInt64(peer.id.rawValue)
-        bus1_sys_loop_forget(loop, socket.rawValue, Token(.packets, number).rawValue)
-        if peer.waitsForRoom {
-            bus1_sys_loop_forget(loop, socket.rawValue, Token(.room, number).rawValue)
-        }
+        unwatch(socket.rawValue, Token(.packets, number))
+        if peer.waitsForRoom { unwatch(socket.rawValue, Token(.room, number)) }
         bus1_sys_close_on_fork(socket.rawValue, false)
-        shutdown(socket.rawValue, Int32(SHUT_RD))
+        // Also for the heir's descriptor of it: what was sent can still be received.
+        if service != nil { shutdown(socket.rawValue, Int32(SHUT_RDWR)) }
         peer.socket = nil
         peer.queue.removeAll()
         crowded.remove(peer.id)
@@ -239,6 +232,7 @@ extension Broker {
             issuer.tickets.insert(unused.key)
         }
         peer.ticket = nil
+        peer.redeeming = nil
         abandonIntroductions(of: peer)
         goOn(with: peer)
     }
@@ -254,19 +248,36 @@ extension Broker {
 
     /// Settles and announces a peer's death, as one transaction of the bus, and tells all who knew
     /// it.
-    private func die(_ peer: BrokerPeer) {
-        let wasKnown = peer.phase == .member || peer.phase == .severed
-        disconnect(peer)
-        peer.phase = .dead
-        withdraw(peer)
-        if wasKnown {
+    func die(_ peer: BrokerPeer, answering request: UInt32? = nil) {
+        if peer.phase == .member || peer.phase == .severed {
+            // A successor announces it under the same number, if this broker does not come to the end.
+            let isBegun = peer.dyingAs != nil
+            let number = peer.dyingAs ?? deaths &+ 1
+            peer.dyingAs = number
+            noteDying(peer, as: number)
             peer.outbox?.settle(lanes: peer.lanes)
             shmring_fault_at(SHMRING_FAULT_BROKER_SETTLED)
-            deaths &+= 1
-            let stamp = busPage.announce(peer.id, generation: deaths, clock: clock)
+            deaths = number
+            let stamp = busPage.announce(
+                peer.id, generation: number, clock: clock, isBegun: isBegun)
             peer.outbox?.setDead(at: stamp)
             shmring_fault_at(SHMRING_FAULT_BROKER_MARKED)
         }
+        noteEnd(.died, of: peer)
+        if let request, let socket = peer.socket {
+            // Told only now: when a peer's close returns, its death stands in the order of the bus.
+            let farewell = ControlMessage(.goodbye, request: request, EmptyBody())
+            _ = bus1_sys_socket_send(
+                socket.rawValue, farewell.bytes, farewell.bytes.count, nil, 0)
+        }
+        bury(peer)
+    }
+
+    /// What a death means for the tables.
+    func bury(_ peer: BrokerPeer) {
+        disconnect(peer)
+        peer.phase = .dead
+        withdraw(peer)
         let known = peer.introduced
         keepClaims(of: peer)
         forget(peer)

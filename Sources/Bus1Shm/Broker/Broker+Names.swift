@@ -32,6 +32,7 @@ extension Broker {
         let publication = Publication(owner: peer.id, node: body.node, access: access)
         names[name] = publication
         peer.names.insert(name)
+        noteName(name, publication)
         shmring_fault_at(SHMRING_FAULT_BROKER_PUBLISHED)
         answer(message, from: peer, EmptyBody())
         for waiting in waiting.removeValue(forKey: name) ?? [] {
@@ -49,6 +50,7 @@ extension Broker {
             throw .refuse(Bus1Error(.noSuchName, "take a name back"))
         }
         names[name] = nil
+        noteNameGone(name)
         answer(message, from: peer, EmptyBody())
     }
 

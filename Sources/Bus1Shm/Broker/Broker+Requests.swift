@@ -12,7 +12,9 @@ extension Broker {
     // MARK: Dispatch
 
     func handle(_ message: ControlMessage, from peer: BrokerPeer) throws(Failure) {
-        guard message.header.request != 0, message.header.status == 0 else { throw .sever }
+        guard message.header.request != 0, message.header.status == 0,
+            message.header.sequence == 0
+        else { throw .sever }
         switch (peer.phase, message.kind) {
         case (.new, .hello): try hello(message, from: peer)
         case (.welcomed, .mapped): try mapped(message, from: peer)
@@ -34,6 +36,7 @@ extension Broker {
         case (.member, .limits): try limits(message, from: peer)
         case (.member, .flagHolders): try flagHolders(message, from: peer)
         case (.member, .abortAsk): try abortAsk(message, from: peer)
+        case (.member, .standBy): try standBy(message, from: peer)
         default: throw .sever
         }
     }
@@ -111,12 +114,24 @@ extension Broker {
     // MARK: Sending
 
     private func send(_ message: ControlMessage, to peer: BrokerPeer) {
-        guard peer.socket != nil else { return }
+        guard peer.socket != nil, service != nil else { return }
         guard peer.queue.count < queuedMessagesMax else {
             sever(peer, .overQuota)
             return
         }
+        if peer.version >= controlVersionOfSuccession {
+            peer.lastSequence += 1
+            message.number(peer.lastSequence)
+        }
+        let request = message.header.request
+        if request != 0 { peer.unanswered.remove(request) }
         peer.queue.append(message)
+        guard heir?.isReady != true else {
+            // The heir knows it before anybody else does.
+            noteOutput(message, to: peer)
+            unflushed.append(peer)
+            return
+        }
         if peer.queue.count == 1 || crowded.contains(peer.id) { flush(peer) }
     }
 
@@ -139,8 +154,8 @@ extension Broker {
                 news = news || message.kind.isUnasked
             case EAGAIN:
                 peer.waitsForRoom = true
-                _ = bus1_sys_loop_ready(
-                    loop, socket.rawValue, true, Token(.room, UInt64(peer.id.rawValue)).rawValue)
+                _ = watchReady(
+                    socket.rawValue, writable: true, Token(.room, UInt64(peer.id.rawValue)))
                 break sending
             case ETOOMANYREFS, ENOBUFS, ENOMEM:
                 crowded.insert(peer.id)
@@ -150,6 +165,7 @@ extension Broker {
                 break sending
             }
         }
+        if sent > 0 { noteSent(peer.queue[sent - 1], to: peer) }
         peer.queue.removeFirst(sent)
         // After it is on the socket: who sees the attention finds the message.
         if news {

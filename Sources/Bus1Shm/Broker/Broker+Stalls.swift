@@ -118,8 +118,7 @@ extension Broker {
         alarm_ns = at_ns
         bus1_sys_alarm_set(alarm.rawValue, at_ns)
         if !isAlarmWatched {
-            isAlarmWatched =
-                bus1_sys_loop_ready(loop, alarm.rawValue, false, Token(.alarm).rawValue) == 0
+            isAlarmWatched = watchReady(alarm.rawValue, writable: false, Token(.alarm))
         }
     }
 }

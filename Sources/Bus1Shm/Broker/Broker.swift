@@ -24,14 +24,15 @@ final class Broker {
         case sever
     }
 
-    let mode: Mode
     let limits: BusLimits
-    let loop: OpaquePointer
-    let listener: SharedDescriptor
-    let stopEvent: SharedDescriptor
     let busPage: BrokerMapping
+    /// Bears the right to map it for writing, until it is sealed; kept for heirs.
+    let busPageDescriptor: SharedDescriptor
     let busPageReadable: SharedDescriptor
+    var isBusPageSealed = false
     let clock: shmring_clock
+    /// What serving needs. nil in a shadow: the tables of a broker as its heir knows them.
+    private(set) var service: Service?
     let overflowUID: UInt32
 
     var peers: [PeerID: BrokerPeer] = [:]
@@ -79,6 +80,16 @@ final class Broker {
     var crowded: Set<PeerID> = []
     var hasServed = false
     private var isStopping = false
+    /// Who takes this broker's place when it ends.
+    var heir: HeirLink?
+    /// Who was asked to be it, and has not answered.
+    var asked: [HeirLink] = []
+    var lastHeir: UInt64 = 0
+    private var nextLookAfterHeirs = Deadline.now
+    /// Of `BrokerThread`.
+    var filesNumber: UInt64 = 0
+    /// To whom something was said in this turn, while there is an heir that must know it first.
+    var unflushed: [BrokerPeer] = []
     /// Given up for a moment to tell somebody that there are no descriptors left.
     private var spare: Int32
 
@@ -105,7 +116,7 @@ final class Broker {
 
     /// What an event of the loop is about.
     struct Token {
-        enum Subject: UInt64 { case listener = 1, stop, packets, room, process, alarm }
+        enum Subject: UInt64 { case listener = 1, stop, packets, room, process, alarm, heir }
 
         let subject: Subject
         let number: UInt64
@@ -123,60 +134,137 @@ final class Broker {
         var rawValue: UInt64 { number << 3 | subject.rawValue }
     }
 
-    /// Serves a listening socket until `stopEvent` is signalled.
-    init(
-        listener: SharedDescriptor, stopEvent: SharedDescriptor, mode: Mode,
-        limits: BusLimits = BusLimits()
-    ) throws(Bus1Error) {
-        self.mode = mode
-        self.limits = limits
-        self.listener = listener
-        self.stopEvent = stopEvent
-        overflowUID = bus1_sys_overflow_uid()
+    /// What lies in the file system, and who waits where.
+    final class Service {
+        let mode: Mode
+        let listener: SharedDescriptor
+        let stopEvent: SharedDescriptor
+        let loop: OpaquePointer
+        let place: Place
 
+        init(
+            listener: SharedDescriptor, stopEvent: SharedDescriptor, mode: Mode, place: Place
+        ) throws(Bus1Error) {
+            var loop: OpaquePointer?
+            let allowsUring = bus1_sys_environment("BUS1_NO_URING").map { $0.pointee == 0 } ?? true
+            let result = bus1_sys_loop_create(allowsUring, &loop)
+            guard result == 0, let loop else {
+                throw Bus1Error(.system, "start a broker", errno: -result)
+            }
+            self.loop = loop
+            self.listener = listener
+            self.stopEvent = stopEvent
+            self.mode = mode
+            self.place = place
+        }
+
+        deinit { bus1_sys_loop_destroy(loop) }
+    }
+
+    /// Where a broker is found, and by what it is the only one there.
+    struct Place {
+        let lock: SharedDescriptor
+        let directory: SharedDescriptor
+        let name: String
+    }
+
+    /// A new bus.
+    init(limits: BusLimits = BusLimits()) throws(Bus1Error) {
+        self.limits = limits
+        overflowUID = bus1_sys_overflow_uid()
         let page = try Self.create("make the bus page") { shmring_bus_page_create($0) }
+        try Self.makePrivate(page)
         busPage = try BrokerMapping(page.rawValue, SHMRING_SEGMENT_BUS, SHMRING_READ_WRITE)
         let wishedClock = bus1_sys_environment("BUS1_CLOCK").map { String(cString: $0) }
         busPage.initializeBusPage(clock: wishedClock)
         clock = try busPage.clock()
-        try Self.seal(page)
-        busPageReadable = try Self.reopenReadOnly(page)
-
-        var loop: OpaquePointer?
-        let allowsUring = bus1_sys_environment("BUS1_NO_URING").map { $0.pointee == 0 } ?? true
-        let result = bus1_sys_loop_create(allowsUring, &loop)
-        guard result == 0, let loop else {
-            throw Bus1Error(.system, "start a broker", errno: -result)
-        }
-        self.loop = loop
+        busPageReadable = try Self.reopenReadOnly(page.rawValue)
+        busPageDescriptor = SharedDescriptor(page)
         alarm = try Self.create("make an alarm") { bus1_sys_alarm_create($0) }
         spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
     }
 
-    deinit {
-        bus1_sys_loop_destroy(loop)
-        if spare >= 0 { close(spare) }
+    /// The tables of somebody else's bus, still empty.
+    init(shadowing page: SharedDescriptor, limits: BusLimits) throws(Bus1Error) {
+        self.limits = limits
+        overflowUID = bus1_sys_overflow_uid()
+        busPage = try BrokerMapping(page.rawValue, SHMRING_SEGMENT_BUS, SHMRING_READ_WRITE)
+        clock = try busPage.clock()
+        busPageReadable = try Self.reopenReadOnly(page.rawValue)
+        busPageDescriptor = page
+        alarm = try Self.create("make an alarm") { bus1_sys_alarm_create($0) }
+        spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
     }
 
+    deinit { if spare >= 0 { close(spare) } }
+
+    /// From here on it answers.
+    func serve(_ service: Service) { self.service = service }
+
     /// "io_uring" or "epoll".
-    var loopName: String { String(cString: bus1_sys_loop_name(loop)) }
+    var loopName: String { service.map { String(cString: bus1_sys_loop_name($0.loop)) } ?? "" }
 
     // MARK: Loop
 
     /// Serves until it is to end. Blocks the thread.
     func run() {
-        _ = bus1_sys_loop_accept(loop, listener.rawValue, Token(.listener).rawValue)
-        _ = bus1_sys_loop_ready(loop, stopEvent.rawValue, false, Token(.stop).rawValue)
+        guard let service else { return }
+        let loop = service.loop
+        _ = bus1_sys_loop_accept(loop, service.listener.rawValue, Token(.listener).rawValue)
+        _ = bus1_sys_loop_ready(loop, service.stopEvent.rawValue, false, Token(.stop).rawValue)
         var event = bus1_sys_event()
         while !isStopping {
-            let timeout_ms: Int32 = crowded.isEmpty ? -1 : 10
+            let timeout_ms: Int32 =
+                !crowded.isEmpty ? 10 : heir != nil || !asked.isEmpty ? 1000 : -1
             let result = bus1_sys_loop_next(loop, &event, timeout_ms)
             if result == 1 { dispatch(event) }
             if !waitingForRoom.isEmpty { grantRoom() }
             if result < 0 { break }
+            if heir != nil || !asked.isEmpty, nextLookAfterHeirs.hasPassed {
+                nextLookAfterHeirs = .after(.seconds(1))
+                lookAfterHeirs()
+            }
             for id in crowded { if let peer = peers[id] { flush(peer) } }
-            if mode == .embedded, hasServed, connectionCount == 0 { isStopping = true }
+            endTurn()
+            if service.mode == .embedded, hasServed, connectionCount == 0 { isStopping = true }
         }
+        endTurn()
+    }
+
+    /// An heir goes on when this broker ends.
+    var isToBeSucceeded: Bool { heir?.isReady == true && connectionCount > 0 }
+
+    /// Ends serving, after ``run()``.
+    func end() {
+        let isSucceeded = isToBeSucceeded
+        // Nothing is read any more by this broker once its loop is gone.
+        service = nil
+        if isSucceeded {
+            // It takes over when this end of the journal is closed.
+            heir = nil
+            return
+        }
+        dismissHeir()
+        // One that was dismissed and stands still may have descriptors of them.
+        for peer in peers.values {
+            if let socket = peer.socket { shutdown(socket.rawValue, Int32(SHUT_RDWR)) }
+        }
+    }
+
+    // MARK: The loop, where there is one
+
+    func watchReady(_ descriptor: Int32, writable: Bool, _ token: Token) -> Bool {
+        guard let service else { return false }
+        return bus1_sys_loop_ready(service.loop, descriptor, writable, token.rawValue) == 0
+    }
+
+    func watchPackets(_ descriptor: Int32, _ token: Token) -> Bool {
+        guard let service else { return false }
+        return bus1_sys_loop_receive(service.loop, descriptor, token.rawValue) == 0
+    }
+
+    func unwatch(_ descriptor: Int32, _ token: Token) {
+        if let service { bus1_sys_loop_forget(service.loop, descriptor, token.rawValue) }
     }
 
     private func dispatch(_ event: bus1_sys_event) {
@@ -195,6 +283,7 @@ final class Broker {
         case .alarm:
             isAlarmWatched = false
             judgeStalls()
+        case .heir: heirSpoke(token.number)
         }
     }
 
@@ -213,7 +302,7 @@ final class Broker {
         guard spare >= 0 else { return }
         close(spare)
         var socket: Int32 = -1
-        if bus1_sys_socket_accept(listener.rawValue, &socket) == 0 {
+        if let service, bus1_sys_socket_accept(service.listener.rawValue, &socket) == 0 {
             let descriptor = Descriptor(owning: socket)
             let limit = Int(clamping: bus1_sys_descriptor_limit())
             let refusal = Bus1Error.Refusal(
@@ -251,6 +340,7 @@ final class Broker {
             refuse(message, from: peer, Bus1Error(.system, "receive a descriptor", errno: EMFILE))
             return
         }
+        guard isNew(message, from: peer) else { return }
         do {
             try handle(message, from: peer)
         } catch let failure {
@@ -273,16 +363,20 @@ final class Broker {
     }
 
     /// Nobody can map it for writing any more; who has it mapped goes on.
-    static func seal(_ descriptor: borrowing Descriptor) throws(Bus1Error) {
+    static func seal(_ descriptor: SharedDescriptor) throws(Bus1Error) {
         let result = shmring_segment_seal(descriptor.rawValue, true)
         guard result == 0 else { throw Bus1Error(result: result, "seal a segment") }
     }
 
-    static func reopenReadOnly(_ descriptor: borrowing Descriptor) throws(Bus1Error)
-        -> SharedDescriptor
-    {
+    /// Other users can't open it for writing, also not through a descriptor for reading.
+    static func makePrivate(_ descriptor: borrowing Descriptor) throws(Bus1Error) {
+        let result = bus1_sys_make_private(descriptor.rawValue)
+        guard result == 0 else { throw Bus1Error(.system, "make a segment", errno: -result) }
+    }
+
+    static func reopenReadOnly(_ descriptor: Int32) throws(Bus1Error) -> SharedDescriptor {
         let reopened = try create("reopen a segment for reading") { out in
-            bus1_sys_reopen_read_only(descriptor.rawValue, out)
+            bus1_sys_reopen_read_only(descriptor, out)
         }
         return SharedDescriptor(reopened)
     }

@@ -50,6 +50,11 @@ struct BrokerMapping: ~Copyable {
         withUnsafePointer(to: mapping) { shmring_newcomers_count($0) }
     }
 
+    /// How many there were, as a successor knows: nobody else counts now.
+    func setNewcomers(_ count: UInt64) {
+        withUnsafePointer(to: mapping) { shmring_newcomers_set($0, count) }
+    }
+
     /// Says that all flags are set that the owner asked for by this number.
     func answerFlags(_ number: UInt32) {
         withUnsafePointer(to: mapping) { shmring_newcomers_answer($0, number) }
@@ -103,11 +108,15 @@ struct BrokerMapping: ~Copyable {
         return clock
     }
 
-    /// Announces the end of a peer; its stamp.
-    func announce(_ dead: PeerID, generation: UInt32, clock: shmring_clock) -> UInt64 {
+    /// Announces the end of a peer; its stamp. `isBegun`: a former broker may have come to any point of it.
+    func announce(
+        _ dead: PeerID, generation: UInt32, clock: shmring_clock, isBegun: Bool = false
+    ) -> UInt64 {
         withUnsafePointer(to: mapping) { page in
             withUnsafePointer(to: clock) {
-                shmring_bus_announce(page, $0, generation, dead.rawValue)
+                isBegun
+                    ? shmring_bus_announce_again(page, $0, generation, dead.rawValue)
+                    : shmring_bus_announce(page, $0, generation, dead.rawValue)
             }
         }
     }

@@ -3,9 +3,9 @@ import CShmRing
 /// What the broker knows about one connection, and the peer behind it.
 final class BrokerPeer {
     /// How far it has come. Each phase allows more requests than the one before.
-    enum Phase {
+    enum Phase: UInt32 {
         /// Connected; may say hello.
-        case new
+        case new = 1
         /// Has its outbox; may say that it has mapped it.
         case welcomed
         /// A peer like any other.
@@ -25,6 +25,7 @@ final class BrokerPeer {
     var socket: SharedDescriptor?
 
     // Fixed by hello.
+    var version = controlVersionMin
     var lanes: UInt32 = 0
     var slots: UInt32 = 0
     var slotBytes: UInt32 = 0
@@ -32,18 +33,21 @@ final class BrokerPeer {
     var domainByUser = DomainID(rawValue: 0)
     var domainByProcess = DomainID(rawValue: 0)
     var ticket: BrokerTicket?
+    /// Its ticket, from when it is given what that brings.
+    var redeeming: BrokerTicket?
     /// The bus's, or less where it is content with that.
     var limits: BusLimits
     /// Claim words and outbox: charged to its user.
     var memoryCharge = Charges()
 
-    // Its memory. The descriptors bear the right to map it for writing, and are closed once both
-    // sides have.
+    // Its memory. The descriptors bear the right to map it for writing, until they are sealed; kept
+    // for heirs.
     var claims: BrokerMapping?
     var outbox: BrokerMapping?
-    var claimsWritable: SharedDescriptor?
-    var outboxWritable: SharedDescriptor?
-    var outboxReadable: SharedDescriptor?
+    var claimsDescriptor: SharedDescriptor?
+    var outboxDescriptor: SharedDescriptor?
+    /// Nobody else can map it for writing.
+    var isOutboxSealed = false
 
     /// In which others write, by the trust domain that does.
     var rings: [DomainID: BrokerRing] = [:]
@@ -54,10 +58,12 @@ final class BrokerPeer {
     var tickets: Set<Ticket> = []
     /// By lane: its commit words that others had to wait for.
     var stalls: [UInt32: Broker.Stall] = [:]
-    private var lastGrant: UInt32 = 0
+    var lastGrant: UInt32 = 0
+    /// To how many the broker gave something of this peer's: the count in its outbox.
+    var given: UInt64 = 0
     /// The latest grants that the broker made to this peer, so that it can pass them on by ticket.
-    private var held: [HeldGrant: UInt64] = [:]
-    private var heldOrder: [HeldGrant] = []
+    private(set) var held: [HeldGrant: UInt64] = [:]
+    private(set) var heldOrder: [HeldGrant] = []
     private var heldOldest = 0
 
     /// What could not be sent yet.
@@ -66,8 +72,21 @@ final class BrokerPeer {
     /// Introductions that go on when it has received what is queued.
     var heldBack: [() -> Void] = []
 
+    // For a successor.
+    /// Of the last message that was put into the queue.
+    var lastSequence: UInt32 = 0
+    /// The last request of this peer, and which of those before it are still to be answered.
+    var lastHandled: UInt32 = 0
+    var unanswered: Set<UInt32> = []
+    /// Its former broker is gone, and what it says before it knows that is dropped: it will ask again.
+    var asksAgain = false
+    /// Of what it asks again some was carried out.
+    var isRecovered = false
+    /// Its death is being announced, under this number.
+    var dyingAs: UInt32?
+
     init(
-        _ id: PeerID, _ account: Account, _ process: BrokerProcess, socket: SharedDescriptor,
+        _ id: PeerID, _ account: Account, _ process: BrokerProcess, socket: SharedDescriptor?,
         _ limits: BusLimits
     ) {
         self.id = id
@@ -114,6 +133,9 @@ final class BrokerPeer {
         }
     }
 
+    /// Those that can be passed on, oldest first.
+    var heldInOrder: [HeldGrant] { Array(heldOrder[heldOldest...] + heldOrder[..<heldOldest]) }
+
     func node(of number: GrantNumber, of owner: PeerID) -> UInt64? {
         held[HeldGrant(owner: owner, number: number)]
     }
@@ -127,6 +149,10 @@ final class BrokerProcess {
     /// Of the kernel; 0 where it tells none: then each connection counts as a process.
     let identity: UInt64
     var peers: Set<PeerID> = []
+    /// It could harm the broker anyway: see `bus1_sys_process_is_like_own`.
+    var isLikeOwn = false
+    /// The peer through which it can be asked to be the heir.
+    var standBy: PeerID?
 
     init(pidfd: SharedDescriptor, number: UInt64, identity: UInt64) {
         self.pidfd = pidfd
@@ -152,7 +178,7 @@ final class BrokerRing {
     var event: SharedDescriptor?
     /// Who writes here, and as which sender index.
     private(set) var senders: [PeerID: UInt16] = [:]
-    private var nextIndex: UInt32 = 0
+    private(set) var nextIndex: UInt32 = 0
     private var freed: [UInt16] = []
     private var firstFreed = 0
 
@@ -188,6 +214,24 @@ final class BrokerRing {
         return index
     }
 
+    /// A sender that has its index already.
+    func addSender(_ peer: PeerID, at index: UInt16) {
+        senders[peer] = index
+        nextIndex = max(nextIndex, UInt32(index) + 1)
+    }
+
+    /// As the ring's former broker says: its own list of those that are free again is not known.
+    func indicesAreUsed(below next: UInt32) {
+        nextIndex = max(nextIndex, min(next, UInt32(SHMRING_SENDERS_MAX)))
+    }
+
+    /// What follows from the senders: which indices are free again.
+    func findFreed() {
+        let used = Set(senders.values)
+        freed = (0..<nextIndex).map { UInt16($0) }.filter { !used.contains($0) }
+        firstFreed = 0
+    }
+
     func removeSender(_ peer: PeerID) {
         if let index = senders.removeValue(forKey: peer) { freed.append(index) }
         if firstFreed > 1024 {
@@ -202,6 +246,8 @@ final class BrokerTicket {
     let key: Ticket
     let issuer: PeerID
     let items: [TicketItem]
+    /// Which of them whoever showed it has been given, or refused.
+    var done: UInt32 = 0
 
     init(_ key: Ticket, issuer: PeerID, items: [TicketItem]) {
         self.key = key

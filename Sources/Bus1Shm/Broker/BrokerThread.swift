@@ -7,10 +7,11 @@ enum BrokerThread {
     /// What lies in the file system on account of a broker.
     private struct Files: Sendable {
         let number: UInt64
-        let directory: Int32
+        let directory: SharedDescriptor
         let name: String
-        let lockName: String
         let process: Int32
+        /// They are the heir's.
+        var stay = false
         var loopName = ""
     }
 
@@ -20,29 +21,23 @@ enum BrokerThread {
     /// Everything that the thread owns.
     private final class Start {
         let broker: Broker
-        let files: UInt64
-        let lock: SharedDescriptor
         let atEnd: @Sendable () -> Void
 
-        init(
-            _ broker: Broker, files: UInt64, lock: SharedDescriptor,
-            atEnd: @escaping @Sendable () -> Void
-        ) {
+        init(_ broker: Broker, atEnd: @escaping @Sendable () -> Void) {
             self.broker = broker
-            self.files = files
-            self.lock = lock
             self.atEnd = atEnd
         }
     }
 
     /// Binds the socket and starts the thread. When this returns, others can connect. `atEnd` is
-    /// called on the thread when the files are gone; `stopEvent`, signalled, makes that happen.
+    /// called on the thread when the files are gone, or another broker's; `stopEvent`, signalled, makes
+    /// that happen.
     static func start(
         _ address: BusAddress, _ limits: BusLimits, lock: consuming Descriptor, mode: Broker.Mode,
         stopEvent: SharedDescriptor? = nil,
         atEnd: @escaping @Sendable () -> Void = {}
     ) throws(Bus1Error) {
-        let directory = try address.openDirectory()
+        let directory = SharedDescriptor(try address.openDirectory())
         let lock = SharedDescriptor(lock)
         let stopEvent = if let stopEvent { stopEvent } else { try makeEvent() }
         var listener: Int32 = -1
@@ -52,21 +47,17 @@ enum BrokerThread {
             throw Bus1Error(.system, "open the bus's socket", errno: -result)
         }
         let listening = SharedDescriptor(Descriptor(owning: listener))
-        let number = register(directory.take(), address)
+        let place = Broker.Place(lock: lock, directory: directory, name: address.name)
+        let number = register(place)
         do throws(Bus1Error) {
-            let broker = try Broker(
-                listener: listening, stopEvent: stopEvent, mode: mode, limits: limits)
-            // A child of this process must not keep the lock or the socket alive.
-            bus1_sys_close_on_fork(lock.rawValue, true)
-            bus1_sys_close_on_fork(listening.rawValue, true)
-            let start = Unmanaged.passRetained(
-                Start(broker, files: number, lock: lock, atEnd: atEnd))
-            running.withLock { state in
-                guard let index = state.files.firstIndex(where: { $0.number == number }) else {
-                    return
-                }
-                state.files[index].loopName = broker.loopName
-            }
+            let service = try Broker.Service(
+                listener: listening, stopEvent: stopEvent, mode: mode, place: place)
+            let broker = try Broker(limits: limits)
+            broker.filesNumber = number
+            broker.serve(service)
+            note(loop: broker.loopName, number)
+            keep(service)
+            let start = Unmanaged.passRetained(Start(broker, atEnd: atEnd))
             let started = bus1_sys_thread_start(
                 "bus1-broker", { BrokerThread.main($0!) }, start.toOpaque())
             guard started == 0 else {
@@ -79,6 +70,44 @@ enum BrokerThread {
         }
     }
 
+    /// Serves in this thread, in the place of a broker that has ended, until it is to end.
+    static func takeOver(
+        _ broker: Broker, listener: SharedDescriptor, place: Broker.Place
+    ) throws(Bus1Error) {
+        let service = try Broker.Service(
+            listener: listener, stopEvent: try makeEvent(), mode: .embedded, place: place)
+        broker.filesNumber = register(place)
+        broker.succeed(service)
+        note(loop: broker.loopName, broker.filesNumber)
+        keep(service)
+        serve(broker)
+    }
+
+    /// A child of this process must not keep the lock or the socket alive.
+    private static func keep(_ service: Broker.Service) {
+        bus1_sys_close_on_fork(service.place.lock.rawValue, true)
+        bus1_sys_close_on_fork(service.listener.rawValue, true)
+    }
+
+    private static func note(loop name: String, _ number: UInt64) {
+        running.withLock { state in
+            guard let index = state.files.firstIndex(where: { $0.number == number }) else {
+                return
+            }
+            state.files[index].loopName = name
+        }
+    }
+
+    /// Whether a broker's files are to stay when its process exits: there is an heir.
+    static func keepFiles(_ number: UInt64, _ stay: Bool) {
+        running.withLock { state in
+            guard let index = state.files.firstIndex(where: { $0.number == number }) else {
+                return
+            }
+            state.files[index].stay = stay
+        }
+    }
+
     /// On what the brokers of this process wait: "io_uring" or "epoll", for each.
     static var loopNames: [String] { running.withLock { $0.files.map(\.loopName) } }
 
@@ -88,24 +117,31 @@ enum BrokerThread {
 
     private static func main(_ context: UnsafeMutableRawPointer) {
         let start = Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
-        start.broker.run()
-        // The socket's name goes first: whoever finds the lock free must not find a socket that
-        // nobody serves. Then the listener is closed with the broker, which tells those in its
-        // queue to look again.
-        removeFiles(start.files)
-        bus1_sys_close_on_fork(start.broker.listener.rawValue, false)
-        bus1_sys_close_on_fork(start.lock.rawValue, false)
+        serve(start.broker)
         start.atEnd()
     }
 
-    private static func register(_ directory: Int32, _ address: BusAddress) -> UInt64 {
+    private static func serve(_ broker: Broker) {
+        guard let service = broker.service else { return }
+        let (listener, place) = (service.listener, service.place)
+        broker.run()
+        keepFiles(broker.filesNumber, broker.isToBeSucceeded)
+        // The socket's name goes first: whoever finds the lock free must not find a socket that
+        // nobody serves. Then the listener is closed with the broker, which tells those in its
+        // queue to look again.
+        removeFiles(broker.filesNumber)
+        bus1_sys_close_on_fork(listener.rawValue, false)
+        bus1_sys_close_on_fork(place.lock.rawValue, false)
+        broker.end()
+    }
+
+    private static func register(_ place: Broker.Place) -> UInt64 {
         running.withLock { state in
             if state.last == 0 { _ = bus1_sys_at_exit { BrokerThread.removeAllFiles() } }
             state.last += 1
             state.files.append(
                 Files(
-                    number: state.last, directory: directory, name: address.name,
-                    lockName: address.lockName,
+                    number: state.last, directory: place.directory, name: place.name,
                     process: getpid()))
             return state.last
         }
@@ -133,10 +169,8 @@ enum BrokerThread {
 
     private static func remove(_ files: Files) {
         // A fork of the process must leave its parent's files alone.
-        if files.process == getpid() {
-            unlinkat(files.directory, files.name, 0)
-            unlinkat(files.directory, files.lockName, 0)
-        }
-        close(files.directory)
+        guard files.process == getpid(), !files.stay else { return }
+        unlinkat(files.directory.rawValue, files.name, 0)
+        unlinkat(files.directory.rawValue, files.name + ".lock", 0)
     }
 }

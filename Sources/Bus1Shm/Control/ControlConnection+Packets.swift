@@ -62,17 +62,27 @@ extension ControlConnection {
         descriptors: [SharedDescriptor] = [],
         _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> UInt32 {
-        lastRequest = lastRequest == .max ? 1 : lastRequest + 1
         let message = ControlMessage(
-            kind, request: lastRequest, body, tail: tail, roles: roles, descriptors: descriptors)
+            kind, request: lastRequest + 1, body, tail: tail, roles: roles,
+            descriptors: descriptors)
         try checkUsable(operation)
+        try put(message, operation, until: deadline)
+        lastRequest += 1
+        // An abort is asked for again as long as it is wanted.
+        if kind != .abortAsk { unanswered.append(message) }
+        return lastRequest
+    }
+
+    private func put(
+        _ message: ControlMessage, _ operation: StaticString, until deadline: Deadline
+    ) throws(Bus1Error) {
         while true {
             let result = bus1_sys_socket_send(
                 socket.rawValue, message.bytes, message.bytes.count, message.borrowedDescriptors,
                 Int32(message.borrowedDescriptors.count))
             switch -result {
             case 0:
-                return lastRequest
+                return
             case EAGAIN:
                 // The broker's buffer is full: it is busy, or stopped.
                 guard !deadline.hasPassed else { throw Bus1Error(.timedOut, operation) }
@@ -124,8 +134,51 @@ extension ControlConnection {
         throw error
     }
 
-    /// The next packet, if one is there. Never waits.
+    /// A request was answered. Those that are only told are known to have been read when a later one
+    /// was answered.
+    private func noLongerUnanswered(_ request: UInt32) {
+        unanswered.removeAll {
+            $0.header.request == request || $0.kind.isTold && $0.header.request < request
+        }
+    }
+
+    /// The next packet for this peer, if one is there. Never waits.
     func receive(_ operation: StaticString) throws(Bus1Error) -> ControlMessage? {
+        while let message = try receiveAny(operation) {
+            let sequence = message.header.sequence
+            if sequence != 0 {
+                // A successor does not know which messages of the former broker were sent.
+                guard sequence > lastSequence else { continue }
+                lastSequence = sequence
+            }
+            switch message.kind {
+            case .inherit: inherit(message)
+            case .succeeded: try askAgain(operation)
+            case let kind:
+                if !kind.isUnasked { noLongerUnanswered(message.header.request) }
+                return message
+            }
+        }
+        return nil
+    }
+
+    /// The broker wants this process to be its heir.
+    private func inherit(_ message: ControlMessage) {
+        guard standsBy, let dismissal = message.take(.event), let journal = message.take(.socket)
+        else { return }
+        HeirThread.start(journal: journal, dismissal: dismissal)
+    }
+
+    /// Another process has taken the broker's place. It knows what the former one had carried out and
+    /// answers that once; the rest it has not heard of.
+    private func askAgain(_ operation: StaticString) throws(Bus1Error) {
+        let marker = ControlMessage(.again, request: max(1, lastRequest), EmptyBody())
+        for message in [marker] + unanswered {
+            try put(message, operation, until: .after(cancelPatience))
+        }
+    }
+
+    private func receiveAny(_ operation: StaticString) throws(Bus1Error) -> ControlMessage? {
         try checkUsable(operation)
         var descriptors = [Int32](repeating: -1, count: controlDescriptorsMax)
         var descriptorCount: Int32 = 0

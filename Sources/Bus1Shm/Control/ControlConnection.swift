@@ -35,6 +35,12 @@ final class ControlConnection {
     /// The broker has closed its end, or is gone.
     var hasEnded = false
     var lastRequest: UInt32 = 0
+    /// Requests of which it is not known that the broker has carried them out, in their order.
+    var unanswered: [ControlMessage] = []
+    /// Of the last numbered message that was received.
+    var lastSequence: UInt32 = 0
+    /// This process would take the broker's place.
+    private(set) var standsBy = false
     /// Requests whose answers are waited for, innermost last, and answers that came while an inner one was.
     var asked: [UInt32] = []
     var earlyAnswers: [UInt32: ControlMessage] = [:]
@@ -87,6 +93,14 @@ final class ControlConnection {
     /// peer.
     func confirmMapped(until deadline: Deadline = .never) throws(Bus1Error) {
         _ = try ask(.mapped, EmptyBody(), "confirm the mappings", until: deadline)
+    }
+
+    /// From here on the broker may make this process its heir: a thread that keeps the broker's tables,
+    /// and takes its place when it ends.
+    func standBy(until deadline: Deadline) throws(Bus1Error) {
+        guard version >= controlVersionOfSuccession else { return }
+        standsBy = true
+        _ = try ask(.standBy, EmptyBody(), "stand by", until: deadline)
     }
 
     /// Publishes a node under a name of 1 to 255 bytes. `node` returns in ``HolderAdded``.

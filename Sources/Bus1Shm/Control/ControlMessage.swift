@@ -5,10 +5,10 @@ import Glibc
 /// Received bytes are a private copy, so reading them twice gives the same. Descriptors that nobody
 /// takes are closed with the message.
 final class ControlMessage {
-    let bytes: [UInt8]
+    private(set) var bytes: [UInt8]
     /// Received: owned until they are taken. To be sent: borrowed from `keptOpen`.
     private var descriptors: [Int32]
-    private let keptOpen: [SharedDescriptor]
+    let keptOpen: [SharedDescriptor]
 
     /// To be sent. `tail` follows the body.
     init<Body: BitwiseCopyable>(
@@ -33,6 +33,13 @@ final class ControlMessage {
         assert(descriptors.count == roles.rawValue.nonzeroBitCount, "a descriptor for each role")
     }
 
+    /// To be sent, as somebody else wrote it.
+    init(forwarding bytes: [UInt8], descriptors: [SharedDescriptor]) {
+        self.bytes = bytes
+        self.descriptors = descriptors.map(\.rawValue)
+        keptOpen = descriptors
+    }
+
     /// Received. nil when it is malformed; the descriptors are closed then, too.
     ///
     /// `someAreLost`: fewer descriptors came than were sent.
@@ -44,7 +51,6 @@ final class ControlMessage {
         else { return nil }
         let header = self.header
         guard header.byteCount == UInt32(bytes.count), ControlKind(rawValue: header.kind) != nil,
-            header.reserved == 0,
             header.roles.rawValue < 1 << 8,
             someAreLost || header.roles.rawValue.nonzeroBitCount == descriptors.count
         else { return nil }
@@ -53,6 +59,14 @@ final class ControlMessage {
     deinit {
         guard keptOpen.isEmpty else { return }
         for descriptor in descriptors where descriptor >= 0 { close(descriptor) }
+    }
+
+    /// Before it is sent for the first time.
+    func number(_ sequence: UInt32) {
+        let offset = MemoryLayout<ControlHeader>.offset(of: \.sequence)!
+        bytes.withUnsafeMutableBytes {
+            $0.storeBytes(of: sequence, toByteOffset: offset, as: UInt32.self)
+        }
     }
 
     var header: ControlHeader { load(ControlHeader.self, at: 0)! }

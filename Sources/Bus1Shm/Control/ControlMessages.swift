@@ -14,6 +14,9 @@
 /// The version of this protocol that this build speaks, and the oldest that it still understands.
 let controlVersion: UInt32 = 2
 let controlVersionMin: UInt32 = 1
+/// From this version on a connection outlives its broker: messages of the broker are numbered, and
+/// questions are asked again.
+let controlVersionOfSuccession: UInt32 = 2
 
 /// No message is longer, tail included.
 let controlMessageBytesMax = 1024
@@ -49,6 +52,8 @@ enum ControlKind: UInt32 {
     case limits = 18
     /// Since version 2.
     case flagHolders = 19
+    case standBy = 20
+    case again = 21
     // Broker to peer, unasked. The request number is 0.
     case ringAdded = 32
     case introduced = 33
@@ -60,8 +65,12 @@ enum ControlKind: UInt32 {
     case severed = 39
     /// Since version 2.
     case holderMoved = 40
+    case inherit = 41
+    case succeeded = 42
 
     var isUnasked: Bool { rawValue >= 32 }
+    /// Said by a peer, and not answered.
+    var isTold: Bool { self == .ringAcknowledged || self == .abortAsk || self == .again }
 }
 
 /// What the descriptors of a message are: one bit each, and they come in the order of the bits.
@@ -86,7 +95,9 @@ struct ControlHeader: BitwiseCopyable {
     var status: UInt32
     var byteCount: UInt32
     var roles: ControlRoles
-    var reserved: UInt32 = 0
+    /// What the broker sends to one peer is numbered from 1 on: a successor sends again what may not
+    /// have been sent. 0: not numbered, as all that peers send.
+    var sequence: UInt32 = 0
 }
 
 /// The body of every message that has nothing to say.

@@ -39,6 +39,11 @@ public struct Peer: ~Copyable {
         /// back to the kernel's choice, like all of these; ``Peer/facts`` says what was done.
         public var numaNode: Int?
 
+        /// This process may become the heir of the bus's broker, if that asks: a thread that wakes twice a second,
+        /// with about three descriptors for each peer of the bus. It takes the broker's place when that ends. Only a
+        /// process of the broker's user is asked. Set it to false where the process is going to be confined.
+        public var standsBy = true
+
         /// The defaults.
         public init() {}
     }

@@ -211,6 +211,9 @@ final class PeerCore: @unchecked Sendable {
         shmring_fault_at(SHMRING_FAULT_CONNECT_MAPPED)
         try connection.confirmMapped(until: deadline)
         shmring_fault_at(SHMRING_FAULT_CONNECT_SEALED)
+        if options.standsBy, bus1_sys_environment("BUS1_HEIR").map({ $0.pointee != 0x30 }) ?? true {
+            try connection.standBy(until: deadline)
+        }
         inherited = Array(repeating: nil, count: welcome.grantsOfTicket)
         inheritedMissing = welcome.grantsOfTicket
         try readEvents()

@@ -22,7 +22,7 @@ struct Descriptor: ~Copyable {
 }
 
 /// A descriptor that several hold; the last one closes it.
-final class SharedDescriptor {
+final class SharedDescriptor: Sendable {
     let rawValue: Int32
 
     /// Takes over an open descriptor.

@@ -8,3 +8,4 @@
 #include "bus1_sys_process.h"
 #include "bus1_sys_sealed.h"
 #include "bus1_sys_socket.h"
+#include "bus1_sys_succession.h"

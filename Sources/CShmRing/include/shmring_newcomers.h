@@ -20,6 +20,8 @@
 
 /* The broker's: counts a newcomer. Before that one learns what it was given. */
 void shmring_newcomers_count(const struct shmring_mapping *outbox);
+/* A successor's of the broker: how many have been told, or will be before anybody else is. */
+void shmring_newcomers_set(const struct shmring_mapping *outbox, uint64_t count);
 /* The broker's: sets a flag in a ring's control and wakes who sleeps there. event_fd: by which it
  * wants to be woken, or -1. */
 void shmring_newcomers_flag(const struct shmring_mapping *ring, uint64_t flag, int32_t event_fd);

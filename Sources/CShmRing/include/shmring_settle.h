@@ -38,6 +38,12 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
                               const struct shmring_clock *clock, uint32_t generation,
                               uint32_t who);
 
+/* The same for an end that another process may have begun to announce, and not gone on with: from
+ * any point of it. That process is gone. */
+uint64_t shmring_bus_announce_again(const struct shmring_mapping *page,
+                                    const struct shmring_clock *clock, uint32_t generation,
+                                    uint32_t who);
+
 /* A claim word, taken apart. A word of zero has count 0. */
 struct shmring_claim {
     uint32_t count, ring, position;

@@ -11,6 +11,8 @@ import Testing
 final class Crew {
     let directory: String
     let bus: Bus
+    /// Of all that are started from here on.
+    var environment: [String] = []
     private var members: [(member: RemotePeer, before: String)] = []
 
     fileprivate init(_ directory: String) {
@@ -22,7 +24,8 @@ final class Crew {
     func start(_ environment: [String] = [], program: String = "bus1-test-program") throws
         -> RemotePeer
     {
-        let member = try RemotePeer(environment: environment, program: program)
+        let member = try RemotePeer(
+            environment: self.environment + environment, program: program)
         members.append((member, try member.must("counts")))
         return member
     }

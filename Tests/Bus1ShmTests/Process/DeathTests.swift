@@ -222,6 +222,7 @@ extension ProcessTests {
 
         @Test func thoseWhoKnowEachOtherGoOnWithoutTheBroker() throws {
             try withCrew { crew in
+                crew.environment = ["BUS1_HEIR=0"]
                 let broker = try crew.join()
                 let receivers = try crew.join(2, publishing: "r")
                 let sender = try crew.join()

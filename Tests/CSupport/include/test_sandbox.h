@@ -13,6 +13,8 @@ int test_sandbox_namespaces(char *const arguments[], bool other_time);
 
 /* From now on any other system call than those of test_sandbox_call ends the process. */
 int test_sandbox_seccomp(void);
+/* After a change of user, which no exec followed: others of that user may look at this process. */
+int test_sandbox_be_open(void);
 
 /* The names of the system calls that are left, in alphabetical order; NULL behind the last. Those
  * that this architecture lacks are among them. */
