@@ -7,8 +7,9 @@ struct Bus1Bench: ParsableCommand {
         abstract: "Measures bus1 against a pipe, other transports and what the hardware allows.",
         subcommands: [
             CompareCommand.self, RunCommand.self, OnceCommand.self, GateCommand.self,
-            SelftestCommand.self, CheckCommand.self, FaultsCommand.self,
+            SelftestCommand.self, CheckCommand.self, FaultsCommand.self, SoakCommand.self,
             ListCommand.self, ServeCommand.self, Worker.self, CheckWorker.self,
+            SoakGuest.self,
         ],
         defaultSubcommand: CompareCommand.self)
 }

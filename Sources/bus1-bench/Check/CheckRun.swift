@@ -30,14 +30,17 @@ final class CheckRun {
     let plan: CheckPlan
     let stage: UnsafeMutablePointer<bench_check_stage>
     private let stageFD: Int32
-    private let host: BusHost
+    private let bus: Bus
+    /// Unless somebody else serves the bus.
+    private let host: BusHost?
     private(set) var members: [Member] = []
     private(set) var peerCount = 0
     private var dice: SplitMix64
     /// So long may a run stand still.
     private static let patience_ns: UInt64 = 20_000_000_000
 
-    init(_ plan: CheckPlan) throws {
+    /// `bus`: one that is served already; else the run has one of its own.
+    init(_ plan: CheckPlan, on bus: Bus? = nil) throws {
         self.plan = plan
         dice = SplitMix64(state: plan.seed)
         // Room for a run in which one peer gets everything; pages exist once they are written.
@@ -47,9 +50,10 @@ final class CheckRun {
             throw BenchError("mapping the shared file: \(String(cString: strerror(errno)))")
         }
         self.stage = stage
-        host = try BusHost()
+        host = bus == nil ? try BusHost() : nil
+        self.bus = bus ?? host!.bus
         // Other users must find the socket.
-        chmod(host.directoryPath, 0o755)
+        if let host { chmod(host.directoryPath, 0o755) }
     }
 
     deinit {
@@ -141,7 +145,7 @@ final class CheckRun {
         }
     }
 
-    private var sent: UInt64 { (0..<peerCount).reduce(0) { $0 + at($1).pointee.sent } }
+    var sent: UInt64 { (0..<peerCount).reduce(0) { $0 + at($1).pointee.sent } }
 
     private var progress: UInt64 {
         (0..<peerCount).reduce(0) { $0 &+ at($1).pointee.sent &+ UInt64(at($1).pointee.phase) }
@@ -172,7 +176,7 @@ final class CheckRun {
         defer { close(ends[1]) }
         var arguments = [
             "bus1-bench", "check-peer", "--peer", "\(peer)", "--parent", "\(getpid())", "--bus",
-            host.bus.path, "--isolation", plan.isolation.rawValue, "--user", "\(user)", "--places",
+            bus.path, "--isolation", plan.isolation.rawValue, "--user", "\(user)", "--places",
             "\(plan.placesEach)", "--quota", "\(quota)", "--seed",
             "\(plan.seed &* 1000 &+ UInt64(peer))", "--slots", "\(plan.slots)",
         ]
@@ -193,7 +197,7 @@ final class CheckRun {
     }
 
     /// Kills one at whatever instruction it is, and starts another one that does the rest.
-    private func kill(_ member: Member) throws {
+    func kill(_ member: Member) throws {
         let begin = bench_recorder_now()
         _ = bench_child_end(member.pid, 1)
         lost(member, since: begin)

@@ -41,7 +41,9 @@ struct Family: ~Copyable {
 /// program does.
 @Suite(.timeLimit(.minutes(1)))
 struct TicketTests {
-    @Test("T2, N2: a handle that came in a message can be given to a child, and is held meanwhile", arguments: [false, true])
+    @Test(
+        "T2, N2: a handle that came in a message can be given to a child, and is held meanwhile",
+        arguments: [false, true])
     func given(ownerReadsEarly: Bool) throws {
         let family = try Family()
         let aside = try family.parent.core.setAside([family.received])

@@ -91,7 +91,9 @@ struct SignalTests {
                 try sender.send(UInt64(1), to: handle, until: .after(.milliseconds(100)))
             }
             #expect(now_ms() - began >= 100)
-            later(50) { while let delivery = try? receiver.peer.tryReceive() { _ = consume delivery } }
+            later(50) {
+                while let delivery = try? receiver.peer.tryReceive() { _ = consume delivery }
+            }
             try sender.send(UInt64(1), to: handle, until: .after(.seconds(20)))
         }
         withExtendedLifetime(node) {}
