@@ -27,6 +27,24 @@
             return ""
         }
 
+        /// TO HANDLE: passes it on until that is refused: how often, and what for.
+        func flood(_ words: [String]) throws -> String {
+            let payload = [UInt8](repeating: 7, count: 8)
+            var sent = 0
+            while true {
+                do throws(Bus1Error) {
+                    var transaction = box.peer.transaction()
+                    try transaction.send(
+                        payload.span.bytes, to: handles[Int(words[0])!],
+                        passing: [handles[Int(words[1])!]])
+                    try transaction.commit(until: .now)
+                    sent += 1
+                } catch {
+                    return "\(sent) \(error.code) \(error.refusal.map { "\($0.resource)" } ?? "")"
+                }
+            }
+        }
+
         /// Receives such a message: the number of the handle.
         func takeHandle(until deadline: Deadline) throws -> String {
             guard case .message(var message) = try box.peer.receive(until: deadline),

@@ -130,6 +130,7 @@
             case "forward": return try forward(to: handles[Int(words[0])!])
             case "pass": return try pass(words)
             case "passfew": return try passFew(words)
+            case "flood": return try flood(words)
             case "takehandle": return try takeHandle(until: ms(words[0]))
             case "release":
                 try box.peer.release(handles[Int(words[0])!])

@@ -70,8 +70,8 @@ _Static_assert(sizeof(struct shmring_bell) == 8, "one word");
 
 /* What a trust domain is charged for at a receiver, besides the slots of its ring. */
 enum shmring_credit_kind {
-    SHMRING_CREDIT_MESSAGES = 0, /* that bring something besides bytes, not yet delivered */
-    SHMRING_CREDIT_RIGHTS = 1,   /* in them */
+    SHMRING_CREDIT_UNUSED = 0, /* messages need none: a domain has a ring, and that has slots */
+    SHMRING_CREDIT_RIGHTS = 1, /* in messages that are not given back */
     SHMRING_CREDIT_DESCRIPTORS = 2,
     SHMRING_CREDIT_BYTES = 3, /* of segments that the receiver has to map */
 };

@@ -115,6 +115,19 @@ extension Peer {
     }
 }
 
+/// Opens something under each free number below the highest descriptor: one that was inherited from a busy process may
+/// be far above the others.
+func fillDescriptors() {
+    let highest = entries(of: "/proc/self/fd").compactMap { Int32($0) }.max()!
+    while true {
+        let filler = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        guard filler >= 0, filler < highest else {
+            close(filler)
+            return
+        }
+    }
+}
+
 /// So many descriptors may be open in this process from now on, those that are there included.
 func allowDescriptors(_ count: Int) {
     var limit = rlimit()

@@ -228,6 +228,7 @@ struct LinkDescriptorTests {
             let received = pair.expect(attempt, 20)
             var before = rlimit()
             getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &before)
+            fillDescriptors()
             let open = entries(of: "/proc/self/fd")
             // Room for some of them, but not for all.
             allowDescriptors(open.compactMap { Int($0) }.max()! + 5)

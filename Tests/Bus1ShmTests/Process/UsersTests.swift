@@ -132,6 +132,42 @@ extension ProcessTests {
             }
         }
 
+        @Test(
+            "Q2: of three users none gets what a receiver has for all, and each gets as much as the others"
+        )
+        func usersShare() throws {
+            try withCrew { crew in
+                let receiver = try crew.join("handles=64")
+                try receiver.must("node r anyone")
+                // The first user has two peers: together they are one user.
+                var senders: [RemotePeer] = []
+                for user in [Self.users[0]] + Self.users {
+                    let sender = try crew.join(as: user)
+                    receiver.begin("receive 20000")
+                    try sender.must("look r 20000")
+                    try sender.must("send 0 1 1 16 5000")
+                    _ = try receiver.mustAnswer("receive")
+                    try sender.must("node own\(senders.count)")
+                    try sender.must("look own\(senders.count) 20000")
+                    senders.append(sender)
+                }
+                // A second look after the last one came: the others' shares have become smaller.
+                _ = receiver.ask("receive 1")
+                var sent: [Int] = []
+                for sender in senders {
+                    let words = try sender.must("flood 0 1").split(separator: " ")
+                    #expect(words[1] == "overQuota" && words[2] == "handles", "\(words)")
+                    sent.append(Int(words[0])!)
+                }
+                // Whoever comes first leaves the others as much as it got; a user's second peer gets half of what
+                // its first one left.
+                #expect(sent[0] == sent[2] && sent[0] == sent[3], "\(sent)")
+                #expect(sent[0] > 0 && sent[1] <= sent[0], "\(sent)")
+                // Half of a third at most for each user.
+                #expect(sent[0] + sent[1] <= 64 / 6, "\(sent)")
+            }
+        }
+
         /// It stands for everybody whom a user namespace does not name.
         @Test func theOverflowUserIsNoTrustDomain() throws {
             try withCrew { crew in
