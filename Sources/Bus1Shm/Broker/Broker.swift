@@ -79,6 +79,8 @@ final class Broker {
     /// by time.
     var crowded: Set<PeerID> = []
     var hasServed = false
+    /// No honest peer waits for so many answers at once.
+    private let unansweredMax = 4096
     private var isStopping = false
     /// Who takes this broker's place when it ends.
     var heir: HeirLink?
@@ -341,6 +343,10 @@ final class Broker {
             return
         }
         guard isNew(message, from: peer) else { return }
+        guard peer.unanswered.count <= unansweredMax else {
+            sever(peer, .overQuota)
+            return
+        }
         do {
             try handle(message, from: peer)
         } catch let failure {

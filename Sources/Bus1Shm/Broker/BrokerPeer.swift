@@ -153,6 +153,7 @@ final class BrokerProcess {
     var isLikeOwn = false
     /// The peer through which it can be asked to be the heir.
     var standBy: PeerID?
+    var timesAsked = 0
 
     init(pidfd: SharedDescriptor, number: UInt64, identity: UInt64) {
         self.pidfd = pidfd

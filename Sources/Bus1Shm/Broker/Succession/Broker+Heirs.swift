@@ -67,9 +67,12 @@ extension Broker {
         let isAsked = { (process: BrokerProcess) in
             self.asked.contains { $0.process === process }
         }
-        for process in processes.values.sorted(by: { $0.number < $1.number })
+        let order = { (process: BrokerProcess) in (process.timesAsked, process.number) }
+        for process in processes.values.sorted(by: { order($0) < order($1) })
         where process.isLikeOwn && !isAsked(process) {
             guard let peer = process.standBy.flatMap({ peers[$0] }), peer.isAlive,
+                // Others first; and who did not keep it several times is left alone.
+                process.timesAsked < 8,
                 peer.account.pid != getpid(), peer.queue.count < 64,
                 // It may have been confined since it joined.
                 bus1_sys_process_is_like_own(peer.account.pid) == 1,
@@ -88,6 +91,7 @@ extension Broker {
         let own = SharedDescriptor(Descriptor(owning: ends.0))
         let its = SharedDescriptor(Descriptor(owning: ends.1))
         guard let dismissal = try? BrokerThread.makeEvent() else { return false }
+        process.timesAsked += 1
         lastHeir += 1
         let link = HeirLink(
             lastHeir, process, journal: JournalSocket(descriptor: own), dismissal: dismissal)
@@ -172,8 +176,7 @@ extension Broker {
 
     /// The heir is of no use any more; another one is looked for.
     func loseHeir() {
-        guard let lost = heir else { return }
-        lost.process.standBy = nil
+        guard heir != nil else { return }
         dismissHeir()
         chooseHeir()
     }

@@ -100,9 +100,17 @@ fileprivate final class Heir {
 
     /// Before the descriptors are closed: their numbers will mean something else.
     func forgetSockets() {
+        closeOnFork(false)
         for peer in shadow?.broker.peers.values ?? [:].values {
             if let socket = peer.socket { bus1_sys_close_on_fork(socket.rawValue, false) }
         }
+    }
+
+    /// A child of this process must not keep the broker's place taken.
+    private func closeOnFork(_ closeIt: Bool) {
+        guard let shadow else { return }
+        bus1_sys_close_on_fork(shadow.listener.rawValue, closeIt)
+        bus1_sys_close_on_fork(shadow.place.lock.rawValue, closeIt)
     }
 
     private var isDismissed: Bool { bus1_sys_wait_readable(dismissal.rawValue, 0) != 0 }
@@ -110,14 +118,19 @@ fileprivate final class Heir {
     /// True when the broker is gone and this is its heir; false when it is not, or no longer.
     func waitUntilBrokerEnds(tick_ms: Int32, stoppedTicks: Int, silentTicks most: Int) -> Bool {
         guard pidfd != nil, journal.say(.ready) else { return false }
+        let tick = Duration.milliseconds(Int(tick_ms))
+        var nextSign = Deadline.after(tick)
         while true {
+            if nextSign.hasPassed {
+                nextSign = .after(tick)
+                _ = journal.say(.ping)
+            }
             let ready = bus1_sys_wait_either(
                 journal.descriptor.rawValue, dismissal.rawValue, tick_ms)
             guard ready >= 0, ready & 2 == 0 else { return false }
             if ready == 0 {
                 // The time is this thread's own: a machine that stood still as a whole does not count.
                 silentTicks += 1
-                _ = journal.say(.ping)
                 let isStopped = bus1_sys_process_state(pid) == Int32(UInt8(ascii: "T"))
                 guard silentTicks > (isStopped ? stoppedTicks : most) else { continue }
                 return killBroker()
@@ -178,6 +191,7 @@ fileprivate final class Heir {
             if shadow == nil {
                 let (broker, place, listener) = try Broker.shadow(record)
                 shadow = Shadow(broker: broker, place: place, listener: listener)
+                closeOnFork(true)
             } else if record.kind == .sync {
                 mustAnswer = true
             } else {
