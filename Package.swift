@@ -15,6 +15,9 @@ let withBoost = hasLibrary("BOOST")
 // A special build, for tools/check-switches: rules of the order that can be broken on purpose.
 let withSwitches = Context.environment["BUS1_SWITCHES"] == "1"
 
+// A special build, for tools/fuzz: the Swift parsers under libFuzzer.
+let withFuzz = Context.environment["BUS1_FUZZ"] == "1"
+
 let strictC: [CSetting] =
     (withSwitches ? [.define("SHMRING_SWITCHES")] : []) + [
         .treatAllWarnings(as: .error),
@@ -107,6 +110,12 @@ let package = Package(
     ]
         // C++, and so only where it is wanted.
         + (withBoost
-            ? [.target(name: "CBenchBoost", dependencies: ["CBenchRivals", "CBench"])] : []),
+            ? [.target(name: "CBenchBoost", dependencies: ["CBenchRivals", "CBench"])] : [])
+        + (withFuzz
+            ? [
+                .executableTarget(
+                    name: "bus1-fuzz", dependencies: ["Bus1Shm", "CShmRing", "CBus1System"],
+                    path: "Tests/Fuzz/Swift", swiftSettings: strictSwift)
+            ] : []),
     cxxLanguageStandard: .cxx17
 )
