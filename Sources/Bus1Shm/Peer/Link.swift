@@ -272,9 +272,19 @@ final class Link: @unchecked Sendable {
 
     /// Only the receiving thread. nil: no memory.
     func view() -> OpaquePointer? {
-        if segments == nil { _ = shmring_view_init(viewLimit_bytes, &segments) }
+        if segments == nil, !isDead { _ = shmring_view_init(viewLimit_bytes, &segments) }
         return segments
     }
+
+    /// The other is dead, and all its messages have been received: what of its memory no message still holds is
+    /// unmapped. Only the receiving thread.
+    func endView() {
+        shmring_view_deinit(segments)
+        segments = nil
+    }
+
+    /// The other's memory for payloads is mapped, some of it at least.
+    var hasView: Bool { segments != nil }
 
     deinit {
         producer.deallocate()

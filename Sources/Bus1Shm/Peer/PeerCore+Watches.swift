@@ -217,6 +217,7 @@ extension PeerCore {
         }
         endDescriptors(of: link)
         link.segmentCharges = [:]
+        link.endView()
         buryCredit(of: link)
         let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
         notices += ended

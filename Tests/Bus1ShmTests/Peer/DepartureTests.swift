@@ -1,5 +1,6 @@
-import Bus1Shm
 import Testing
+
+@testable import Bus1Shm
 
 /// What a peer sent before it left.
 @Suite(.timeLimit(.minutes(1)))
@@ -36,5 +37,35 @@ struct DepartureTests {
         let copy = try other.nextMessage()
         #expect(copy.byteCount == 3)
         #expect(copy.stamp == both.stamp)
+    }
+
+    @Test func aDeadPeersPayloadsAreUnmappedAndWhatAMessageHoldsStays() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let sender = try Peer(on: test.bus)
+        let exchange = try sender.lookUp("exchange", until: .after(.seconds(5)))
+        let long = [UInt8](repeating: 7, count: 50_000)
+        try sender.send(long.span.bytes, to: exchange)
+        try sender.send(long.span.bytes, to: exchange)
+        exchange.release()
+        let first = try owner.nextMessage()
+        _ = try owner.nextMessage()
+        let link = try #require(owner.core.links.first { $0.peer != owner.core.ownPeer })
+        #expect(link.hasView)
+        sender.close()
+        let deadline = Deadline.after(.seconds(10))
+        while !link.isDead, !deadline.hasPassed {
+            do {
+                guard case .notice = try owner.receive(until: .after(.milliseconds(5))) else {
+                    break
+                }
+            } catch { #expect(error.code == .timedOut) }
+        }
+        #expect(link.isDead)
+        #expect(!link.hasView)
+        let same = first.payload.withUnsafeBytes { $0.elementsEqual(long) }
+        #expect(same)
     }
 }
