@@ -174,7 +174,10 @@ static int walk(struct rights *rights, uint32_t peer)
         bool returned = record->end != 0;
         switch (record->kind) {
         case BENCH_RECORD_HANDLE: result = returned ? made(rights, peer, record) : 0; break;
-        case BENCH_RECORD_LOOKUP: result = returned ? looked_up(rights, peer, record) : 0; break;
+        case BENCH_RECORD_LOOKUP:
+            result = returned ? looked_up(rights, peer, record)
+                              : add_span(&rights->making, node, record->begin, JUDGE_NEVER);
+            break;
         case BENCH_RECORD_SEND: result = sent(rights, peer, record); break;
         case BENCH_RECORD_RECEIVE: result = received(rights, peer, record); break;
         case BENCH_RECORD_DROP:

@@ -293,15 +293,17 @@ struct CheckActor: ~Copyable {
         guard number != 0, !isDead(UInt32(other)) else { return }
         // Who forges must know which grants are not its own: of some it takes one at most, for good.
         if habits.forges && isVictim(number >> 14) && victims[number >> 14] != nil { return }
-        let begin = bench_recorder_now()
+        // Open meanwhile: who is killed in it may have held one.
+        bench_recorder_begin(recorder, BENCH_RECORD_LOOKUP.rawValue, 0, [number], 1)
         do throws(Bus1Error) {
             let handle = try peer.lookUp("c\(number)", until: .after(.milliseconds(20)))
-            record(BENCH_RECORD_LOOKUP, since: begin, number)
+            bench_recorder_end(recorder, 0)
             let id = handle.detach()
             hold(id, number)
             if habits.forges && isVictim(number >> 14) { victims[number >> 14] = id }
         } catch {
             // Nobody offers it any more.
+            bench_recorder_forget(recorder)
             guard error.code == .timedOut || error.code == .nodeReleased else { throw error }
         }
     }
