@@ -9,7 +9,7 @@
 #include "shmring_atomics.h"
 
 struct shmring_fault_control *shmring_fault_own;
-uint32_t shmring_fault_acts_as = SHMRING_FAULT_SENDER;
+__thread uint32_t shmring_fault_acts_as = SHMRING_FAULT_SENDER;
 
 #define NAME(name, text, roles) text,
 static const char *const names[] = {"none", SHMRING_FAULT_POINTS(NAME)};

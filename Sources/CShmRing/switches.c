@@ -10,7 +10,7 @@
 uint32_t shmring_switched;
 
 static const char *const names[] = {
-    "none", "slow", "slow-claims", "no-re-read",        "no-look-ahead",  "stamp-before-barrier",
+    "none", "slow", "no-re-read",        "no-look-ahead",  "stamp-before-barrier",
     "t0-after-scan", "past-pending",      "word-reused-early", "no-commit-wait",
     "coarse-clock",  "buried-though-named", "holder-check-off", "notice-not-withdrawn",
 };

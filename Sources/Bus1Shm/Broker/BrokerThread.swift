@@ -1,4 +1,5 @@
 import CBus1System
+import CShmRing
 import Glibc
 import Synchronization
 
@@ -117,6 +118,7 @@ enum BrokerThread {
 
     private static func main(_ context: UnsafeMutableRawPointer) {
         let start = Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
+        _ = shmring_fault_act_as(SHMRING_FAULT_BROKER.rawValue)
         serve(start.broker)
         start.atEnd()
     }

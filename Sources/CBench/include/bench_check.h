@@ -41,7 +41,9 @@ struct bench_check_stage {
     uint32_t phase;      /* the coordinator */
     uint32_t peer_count; /* that were ever started; the coordinator */
     uint64_t recorder_bytes;
-    uint64_t pad[14];
+    uint32_t is_broker_away; /* the coordinator: nobody shall ask it now */
+    uint32_t pad0;
+    uint64_t pad[13];
     struct bench_check_peer peers[BENCH_CHECK_PEERS];
     struct shmring_fault_control faults[BENCH_CHECK_PEERS + 1]; /* the last: the broker's */
 };

@@ -175,6 +175,7 @@ static int walk(struct rights *rights, uint32_t peer)
         switch (record->kind) {
         case BENCH_RECORD_HANDLE: result = returned ? made(rights, peer, record) : 0; break;
         case BENCH_RECORD_LOOKUP:
+            /* Cut off by a kill: it may have held one, at any time until its death was known. */
             result = returned ? looked_up(rights, peer, record)
                               : add_span(&rights->making, node, record->begin, JUDGE_NEVER);
             break;

@@ -114,7 +114,7 @@ struct shmring_fault_control {
 
 #if defined(SHMRING_SWITCHES)
 extern struct shmring_fault_control *shmring_fault_own;
-extern uint32_t shmring_fault_acts_as;
+extern __thread uint32_t shmring_fault_acts_as;
 void shmring_fault_here(uint32_t point);
 #define SHMRING_FAULT(point) shmring_fault_at(SHMRING_FAULT_##point)
 
@@ -128,7 +128,7 @@ static inline void shmring_fault_attach(struct shmring_fault_control *control)
 {
     shmring_fault_own = control;
 }
-/* What the thread that matters does from here on; returns what it did. */
+/* What this thread does from here on; returns what it did. */
 static inline uint32_t shmring_fault_act_as(uint32_t role)
 {
     uint32_t before = shmring_fault_acts_as;

@@ -189,7 +189,6 @@ SHMRING_INLINE int shmring_producer_claim_range(struct shmring_producer *produce
          * be told from that of a living one. */
         shmring_store_relaxed(claim_word, SHMRING_CLAIM(count, producer->ring_id, tail));
         SHMRING_FAULT(CLAIM_NAMED);
-        SHMRING_DAWDLE_CLAIMING(4, 5000);
         /* SYNC R2 acq_rel, pairs with itself in other producers and with R7 in look_at_ring: one of
          * them gets the position; who reads a tail beyond it sees its claim word. */
         if (shmring_likely(shmring_cas_acq_rel(&control->tail, &tail, tail + count))) {
@@ -259,7 +258,6 @@ SHMRING_INLINE int shmring_producer_send(struct shmring_producer *producer,
     if (shmring_unlikely(result))
         return result;
     SHMRING_DAWDLE(NO_RE_READ, 64, 20);
-    SHMRING_DAWDLE_CLAIMING(8, 60000);
     struct shmring_slot *slot = shmring_producer_slot(producer, position);
     shmring_copy(slot->body, body, length);
     SHMRING_FAULT(WRITE_BODY);

@@ -14,7 +14,6 @@
 enum shmring_switch {
     SHMRING_SWITCH_NONE,
     SHMRING_SWITCH_SLOW,        /* the delays that go with the others, and nothing broken */
-    SHMRING_SWITCH_SLOW_CLAIMS, /* those of BURIED_THOUGH_NAMED, and nothing broken */
     SHMRING_SWITCH_NO_RE_READ,           /* what was passed over is not read again */
     SHMRING_SWITCH_NO_LOOK_AHEAD,        /* a multicast is delivered where it stands */
     SHMRING_SWITCH_STAMP_BEFORE_BARRIER, /* a transaction's stamp is read before it is written */
@@ -37,14 +36,8 @@ void shmring_switch_dawdle(uint32_t one_in, uint32_t microseconds);
         if (SHMRING_BROKEN(rule) || SHMRING_BROKEN(SLOW))                                          \
             shmring_switch_dawdle(one_in, microseconds);                                           \
     while (0)
-#define SHMRING_DAWDLE_CLAIMING(one_in, microseconds)                                              \
-    do                                                                                             \
-        if (SHMRING_BROKEN(BURIED_THOUGH_NAMED) || SHMRING_BROKEN(SLOW_CLAIMS))                    \
-            shmring_switch_dawdle(one_in, microseconds);                                           \
-    while (0)
 #else
 #define SHMRING_BROKEN(rule) 0
-#define SHMRING_DAWDLE_CLAIMING(one_in, microseconds) ((void)0)
 #define SHMRING_DAWDLE(rule, one_in, microseconds) ((void)0)
 #endif
 

@@ -9,8 +9,8 @@ extension CheckActor {
         var payload = [UInt64](repeating: parcel.transaction, count: words + 20 + roll(1000))
         // What it carries: nothing.
         for word in 1..<words { payload[word] = 0 }
-        // No memory left within the quota, or the other end of the socket is gone: nothing was sent.
-        try send(parcel, failing: [.nodeReleased, .noSuchHandle, .overQuota, .severed]) {
+        // No memory left within the quota, or the other end of the socket is gone or stands still: nothing was sent.
+        try send(parcel, failing: [.nodeReleased, .noSuchHandle, .overQuota, .severed, .timedOut]) {
             peer, handle throws(Bus1Error) in
             try peer.trySend(payload.span.bytes, to: handle) != nil
         }

@@ -169,7 +169,13 @@ struct CheckActor: ~Copyable {
             if noneLeft { try crossBack() }
         }
         if habits.pace_us > 0, roll(8) == 0 { usleep(UInt32(roll(habits.pace_us))) }
-        switch handles.count < 8 ? 995 : roll(1000) {
+        // Whatever else there is to do: who asks the broker now waits for it.
+        let isBrokerAway = bench_check_load(&stage.pointee.is_broker_away) != 0
+        if isBrokerAway, handles.isEmpty {
+            _ = try receive(until: .after(.milliseconds(1)))
+            return
+        }
+        switch isBrokerAway ? roll(930) : handles.count < 8 ? 995 : roll(1000) {
         case 0..<60 where habits.isLong: try sendLong()
         case 60..<80 where habits.isLong: try sendPatiently()
         case 0..<560: try sendOne()
@@ -293,7 +299,7 @@ struct CheckActor: ~Copyable {
         guard number != 0, !isDead(UInt32(other)) else { return }
         // Who forges must know which grants are not its own: of some it takes one at most, for good.
         if habits.forges && isVictim(number >> 14) && victims[number >> 14] != nil { return }
-        // Open meanwhile: who is killed in it may have held one.
+        // Before, since who is killed in the middle may have been given a handle.
         bench_recorder_begin(recorder, BENCH_RECORD_LOOKUP.rawValue, 0, [number], 1)
         do throws(Bus1Error) {
             let handle = try peer.lookUp("c\(number)", until: .after(.milliseconds(20)))

@@ -36,6 +36,18 @@ struct CheckCommand: ParsableCommand {
     @Option(help: "Processes that are killed on the way, each at a random instruction.")
     var kills = 3
 
+    @Option(
+        help:
+            "Stops of processes for some ms, each at a random instruction. Default: 1 for each 1,000 transactions."
+    )
+    var stops: Int?
+
+    @Option(
+        help:
+            "The bus's clock: as the machine has it, or coarse, in steps of 20 us, with equal stamps."
+    )
+    var clock = CheckClock.usual
+
     @Option(help: "Of all that is random but the kernel's scheduling.")
     var seed: UInt64 = 1
 
@@ -59,6 +71,7 @@ struct CheckCommand: ParsableCommand {
         try inRange("--nodes", nodes, processes...processes * Int(BENCH_CHECK_PLACES))
         try inRange("--users", users, 1...16)
         try inRange("--kills", kills, 0...400)
+        try inRange("--stops", stops ?? 0, 0...100_000)
         try inRange("--slots", slots, 16...65536)
     }
 
@@ -77,6 +90,8 @@ struct CheckCommand: ParsableCommand {
             transactions: transactions, processes: processes, nodes: nodes, users: users,
             isolation: isolation, kills: kills, seed: seed, slots: slots)
         plan.habits.releasesPublished = releasePublished
+        plan.stops = stops ?? min(100_000, transactions / 1000)
+        plan.clock = clock
         if users > 1 && getuid() != 0 {
             print("users: skipped, since only root can become others")
             plan.users = 1

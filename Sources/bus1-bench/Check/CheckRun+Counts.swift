@@ -6,16 +6,21 @@ extension CheckRun {
         "passed over", "re-read", "looks", "look-ahead waits", "reordered by look-ahead",
         "several-rings waits", "notices told", "notice waits", "aborted commits", "voids", "holes",
         "indices retired", "indices returned", "stamps raised", "parked", "notices withdrawn",
+        "commit waits",
     ]
 
     /// The rules that a run like this must exercise, or it proves nothing.
     private var required: Set<String> {
-        guard plan.transactions >= 500_000, plan.processes >= 4 else { return [] }
-        var names: Set = [
+        var names: Set<String> = plan.clock == .coarse ? ["commit waits"] : []
+        guard plan.transactions >= 500_000, plan.processes >= 4 else { return names }
+        names.formUnion([
             "passed over", "re-read", "looks", "look-ahead waits", "reordered by look-ahead",
             "notices told", "notices withdrawn",
-        ]
+        ])
         if plan.users > 1 || plan.isolation == .process { names.insert("several-rings waits") }
+        if plan.stops >= 200 {
+            names.formUnion(["aborted commits", "indices retired", "indices returned"])
+        }
         return names
     }
 

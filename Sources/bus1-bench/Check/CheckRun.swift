@@ -11,6 +11,10 @@ struct CheckPlan: Sendable {
     var users = 1
     var isolation = CheckIsolation.user
     var kills = 3
+    var stops = 0
+    var clock = CheckClock.usual
+    /// The broker is a process of its own, so that it can be stopped and killed.
+    var isBrokerApart = false
     var seed: UInt64 = 1
     var slots = 256
     var habits = CheckHabits()
@@ -33,6 +37,8 @@ final class CheckRun {
     private let bus: Bus
     /// Unless somebody else serves the bus.
     private let host: BusHost?
+    private let directory: TemporaryDirectory?
+    private(set) var broker: Member?
     private(set) var members: [Member] = []
     private(set) var peerCount = 0
     private var dice: SplitMix64
@@ -50,14 +56,40 @@ final class CheckRun {
             throw BenchError("mapping the shared file: \(String(cString: strerror(errno)))")
         }
         self.stage = stage
-        host = bus == nil ? try BusHost() : nil
-        self.bus = bus ?? host!.bus
+        // Read by the broker that is made next.
+        if plan.clock == .coarse { setenv("BUS1_CLOCK", "coarse", 1) }
+        directory = bus == nil && plan.isBrokerApart ? try TemporaryDirectory() : nil
+        host = bus == nil && !plan.isBrokerApart ? try BusHost() : nil
+        self.bus = bus ?? host?.bus ?? Bus(path: directory!.path + "/bus")
         // Other users must find the socket.
         if let host { chmod(host.directoryPath, 0o755) }
+        if directory != nil { try startBroker() }
+    }
+
+    /// The place of the broker's control behind those of the peers.
+    static let brokerPlace = Int(BENCH_CHECK_PEERS)
+
+    private func startBroker() throws {
+        let member = try spawn(
+            Self.brokerPlace,
+            ["bus1-bench", "check-broker", "--parent", "\(getpid())", "--bus", bus.path],
+            quota: 0)
+        broker = member
+        let until = bench_monotonic_ns() + 5_000_000_000
+        while access(bus.path, F_OK) != 0 {
+            guard bench_monotonic_ns() < until else {
+                throw BenchError("the broker does not start")
+            }
+            usleep(1000)
+        }
     }
 
     deinit {
         for member in members { _ = bench_child_end(member.pid, 1) }
+        if let broker {
+            _ = bench_child_end(broker.pid, 1)
+            close(broker.control)
+        }
         for member in members { close(member.control) }
         close(stageFD)
         bench_check_unmap(stage)
@@ -94,16 +126,21 @@ final class CheckRun {
         members = []
     }
 
-    /// Until all have done their part; kills some on the way and starts others in their place.
+    /// Until all have done their part; kills some on the way and starts others in their place, and stops some for a
+    /// moment.
     private func act() throws {
         var killed = 0
+        var stops = CheckStops(plan)
+        defer { stops.end() }
         var threshold = nextKill(after: 0)
         try watch { [self] in
             if killed < plan.kills, sent >= threshold {
+                stops.end()
                 try kill(members[Int(dice.next() % UInt64(members.count))])
                 killed += 1
                 threshold = nextKill(after: killed)
             }
+            stops.goOn(members, sent: sent, &dice)
             return members.allSatisfy { self.phase(of: $0) == BENCH_CHECK_ACT.rawValue }
         }
     }
@@ -171,9 +208,6 @@ final class CheckRun {
         let user = plan.users > 1 ? 61001 + peer % plan.users : 0
         bench_recorder_init(
             bench_check_recorder(stage, UInt32(peer)), stage.pointee.recorder_bytes)
-        var ends: [Int32] = [-1, -1]
-        try BenchError.check(bench_control_pair(&ends), "making a control socket")
-        defer { close(ends[1]) }
         var arguments = [
             "bus1-bench", "check-peer", "--peer", "\(peer)", "--parent", "\(getpid())", "--bus",
             bus.path, "--isolation", plan.isolation.rawValue, "--user", "\(user)", "--places",
@@ -183,17 +217,24 @@ final class CheckRun {
         var habits = plan.habits
         habits.forges = habits.forges && peer == 0
         arguments += habits.arguments
-        var pointers = arguments.map { strdup($0) }
-        pointers.append(nil)
-        defer { pointers.forEach { free($0) } }
         arming(faults(of: peer))
-        let pid = try BenchError.check(
-            bench_worker_spawn("/proc/self/exe", pointers, ends[1], stageFD), "starting a peer")
-        let member = Member(peer: peer, pid: pid, control: ends[0], quota: quota)
+        let member = try spawn(peer, arguments, quota: quota)
         members.append(member)
         peerCount += 1
         bench_check_store(&stage.pointee.peer_count, UInt32(peerCount))
         return member
+    }
+
+    private func spawn(_ place: Int, _ arguments: [String], quota: UInt64) throws -> Member {
+        var ends: [Int32] = [-1, -1]
+        try BenchError.check(bench_control_pair(&ends), "making a control socket")
+        defer { close(ends[1]) }
+        var pointers = arguments.map { strdup($0) }
+        pointers.append(nil)
+        defer { pointers.forEach { free($0) } }
+        let pid = try BenchError.check(
+            bench_worker_spawn("/proc/self/exe", pointers, ends[1], stageFD), "starting a process")
+        return Member(peer: place, pid: pid, control: ends[0], quota: quota)
     }
 
     /// Kills one at whatever instruction it is, and starts another one that does the rest.

@@ -137,14 +137,16 @@ struct FaultSweep {
         }
     }
 
-    private func letGoOn(_ victim: Victim) {
+    func letGoOn(_ victim: Victim) {
         if run.members.contains(where: { $0.pid == victim.member.pid }) {
             Glibc.kill(victim.member.pid, SIGCONT)
         }
     }
 
     /// Gives a process the order; nil: there is none that could take it.
-    mutating func arm(_ cell: Int, _ signal: Int32, without others: Int?...) throws -> Victim? {
+    mutating func arm(_ cell: Int, _ signal: Int32, without others: Int?..., passing: Int? = nil)
+        throws -> Victim?
+    {
         let (point, role) = (table.cells[cell].point, table.cells[cell].role.rawValue)
         if isOfNewcomers(cell) {
             let isLater =
@@ -158,6 +160,13 @@ struct FaultSweep {
             }
             return Victim(
                 member: member, cell: cell, control: run.faults(of: member.peer), before: now)
+        }
+        if role == SHMRING_FAULT_BROKER.rawValue {
+            guard let broker = run.broker else { return nil }
+            let control = run.faults(of: broker.peer)
+            shmring_fault_arm(control, point, role, UInt32(roll(2)), signal)
+            return Victim(
+                member: broker, cell: cell, control: control, before: bench_recorder_now())
         }
         let candidates = acting().filter { !others.contains($0.peer) }
         guard !candidates.isEmpty else {
@@ -174,7 +183,7 @@ struct FaultSweep {
         let often = Int(min(passes(member) / 8, 100))
         let control = run.faults(of: member.peer)
         let now = bench_recorder_now()
-        shmring_fault_arm(control, point, role, UInt32(roll(often + 1)), signal)
+        shmring_fault_arm(control, point, role, UInt32(passing ?? roll(often + 1)), signal)
         return Victim(member: member, cell: cell, control: control, before: now)
     }
 
@@ -226,7 +235,7 @@ struct FaultSweep {
     }
 
     /// One who was to end at a point, and has ended.
-    private mutating func reap(_ victim: Victim) throws {
+    mutating func reap(_ victim: Victim) throws {
         killed += 1
         guard run.members.contains(where: { $0.pid == victim.member.pid }) else { return }
         var status: Int32 = 0

@@ -23,6 +23,12 @@ struct FaultsCommand: ParsableCommand {
     @Option(help: "Processes to be stopped, until the others have sent four laps of their rings.")
     var stops = 0
 
+    @Option(
+        help:
+            "Attempts at the one case in which a dead claim must not be buried; then nothing else is done."
+    )
+    var burials = 0
+
     @Option(help: "Of all that is random but the kernel's scheduling.")
     var seed: UInt64 = 1
 
@@ -44,13 +50,16 @@ struct FaultsCommand: ParsableCommand {
     func validate() throws {
         try inRange("--kills", kills ?? 1, 0...1_000_000)
         try inRange("--stops", stops, 0...1_000_000)
-        guard killCount + stops > 0 else { throw ValidationError("nobody to kill or stop") }
+        try inRange("--burials", burials, 0...100_000)
+        guard killCount + stops + burials > 0 else {
+            throw ValidationError("nobody to kill or stop")
+        }
         try inRange("--processes", processes, 3...32)
         try inRange("--slots", slots, 16...65536)
         try inRange("--pace", pace, 0...10_000)
     }
 
-    private var killCount: Int { kills ?? (stops > 0 ? 0 : 300) }
+    private var killCount: Int { kills ?? (stops > 0 || burials > 0 ? 0 : 300) }
 
     /// So many kills make a round: one bus, judged in the end.
     private static let killsInARound = 250
@@ -70,7 +79,8 @@ struct FaultsCommand: ParsableCommand {
         let began = bench_monotonic_ns()
         if killCount > 0 { try kill(&total) }
         if stops > 0 { try stop(&total) }
-        total.leaks += OpenThings.now.leaks(since: before, of: "the coordinator")
+        if burials > 0 { try bury(&total) }
+        total.leaks += OpenThings.settled(at: before).leaks(since: before, of: "the coordinator")
         for zero in total.zeros { print("never hit: \(zero)") }
         for leak in total.leaks { print("leak: \(leak)") }
         for stall in total.stalls { print("a stop kept the others from sending: \(stall)") }
@@ -108,7 +118,7 @@ struct FaultsCommand: ParsableCommand {
     }
 
     private func stop(_ total: inout FaultTotal) throws {
-        var table = FaultTable(of: roles, pairs: false)
+        var table = FaultTable(of: roles.union([SHMRING_FAULT_BROKER.rawValue]), pairs: false)
         var report = FaultSweep.StopReport()
         try play("stops", 1 << 32, &table, &total) { sweep, total in
             try sweep.stop(stops, &report)
@@ -118,9 +128,21 @@ struct FaultsCommand: ParsableCommand {
         let ms = { (ns: UInt64) in "\(ns / 1_000_000).\(ns / 100_000 % 10) ms" }
         print(
             "longest gap: \(ms(report.longest_ns)), at \(report.longestAt); without stops p99.9: "
-                + ms(report.usual_ns))
+                + "\(ms(report.usual_ns)); allowed \(ms(report.allowed_ns)); while the broker stood still: "
+                + ms(report.longestOfBroker_ns))
+        if report.longest_ns > report.allowed_ns {
+            total.stalls.append("\(report.longestAt), for too long")
+        }
         total.zeros += table.zeros
         total.stalls += report.stalls
+    }
+
+    private func bury(_ total: inout FaultTotal) throws {
+        var table = FaultTable(of: roles, pairs: false)
+        try play("burials", 1 << 33, &table, &total) { sweep, total in
+            try sweep.bury(burials)
+            print("positions that two named, perhaps the same: \(sweep.stopped)")
+        }
     }
 
     /// One bus, and what its peers saw of it.
@@ -133,6 +155,8 @@ struct FaultsCommand: ParsableCommand {
         plan.seed = seed &* 1_000_003 &+ number
         plan.habits.isLong = true
         plan.habits.pace_us = pace
+        if burials > 0 { plan.processes = 3 }
+        plan.isBrokerApart = stops > 0
         let run = try CheckRun(plan)
         let before = OpenThings.now
         var sweep = FaultSweep(run, table, SplitMix64(state: plan.seed))
