@@ -3,6 +3,7 @@
 
     switch CommandLine.arguments.dropFirst().first {
     case nil: Actor().run()
+    case "exhaust": Exhaustion.run(Array(CommandLine.arguments.dropFirst(2)))
     case "sandboxed":
         RemoteControl.say("ok ")
         Actor().run()

@@ -215,9 +215,12 @@ final class Broker {
         _ = bus1_sys_loop_accept(loop, service.listener.rawValue, Token(.listener).rawValue)
         _ = bus1_sys_loop_ready(loop, service.stopEvent.rawValue, false, Token(.stop).rawValue)
         var event = bus1_sys_event()
+        // Who started it may have failed to connect, and nobody else may ever come.
+        let firstVisit = Deadline.after(.seconds(1))
         while !isStopping {
+            let isUnvisited = service.mode == .embedded && !hasServed
             let timeout_ms: Int32 =
-                !crowded.isEmpty ? 10 : heir != nil || !asked.isEmpty ? 1000 : -1
+                !crowded.isEmpty ? 10 : heir != nil || !asked.isEmpty || isUnvisited ? 1000 : -1
             let result = bus1_sys_loop_next(loop, &event, timeout_ms)
             if result == 1 { dispatch(event) }
             if !waitingForRoom.isEmpty { grantRoom() }
@@ -228,7 +231,9 @@ final class Broker {
             }
             for id in crowded { if let peer = peers[id] { flush(peer) } }
             endTurn()
-            if service.mode == .embedded, hasServed, connectionCount == 0 { isStopping = true }
+            if service.mode == .embedded, connectionCount == 0, hasServed || firstVisit.hasPassed {
+                isStopping = true
+            }
         }
         endTurn()
     }

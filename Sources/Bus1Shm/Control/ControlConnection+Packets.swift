@@ -190,7 +190,9 @@ extension ControlConnection {
         }
         switch -Int32(received) {
         case EAGAIN: return nil
-        case EMFILE: throw Bus1Error(.system, operation, errno: EMFILE)
+        // A shortage of this side, which says nothing of the broker.
+        case let shortage where [EMFILE, ENOMEM, ENOBUFS].contains(shortage):
+            throw Bus1Error(.system, operation, errno: shortage)
         case 0, ECONNRESET:
             hasEnded = true
             throw Bus1Error(.severed, operation)

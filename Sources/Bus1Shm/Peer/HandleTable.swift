@@ -39,7 +39,7 @@ final class HandleTable: @unchecked Sendable {
     static let indexBits: UInt64 = 24
 
     /// Room for `countMax` handles: address space, memory only for what is used.
-    init(token: UInt64, limits: Limits) {
+    init(token: UInt64, limits: Limits) throws(Bus1Error) {
         self.limits = limits
         let countMax = limits[.handles]
         self.token = token
@@ -48,10 +48,12 @@ final class HandleTable: @unchecked Sendable {
         let memory = mmap(
             nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
             0)
-        precondition(memory != MAP_FAILED, "no address space for \(self.countMax) handles")
+        guard let memory, memory != MAP_FAILED else {
+            throw Bus1Error(.system, "make room for handles", errno: ENOMEM)
+        }
         // A forked child holds none: every send there fails at the first comparison, at no cost here.
         madvise(memory, byteCount, MADV_WIPEONFORK)
-        base = memory!.assumingMemoryBound(to: HandleEntry.self)
+        base = memory.assumingMemoryBound(to: HandleEntry.self)
         free = Mutex(FreeList())
         counts = .allocate(capacity: 1)
         counts.initialize(to: Counts())

@@ -157,6 +157,8 @@ final class PeerCore: @unchecked Sendable {
         self.clock = .allocate(capacity: 1)
         self.clock.initialize(to: clock)
         outbox = outboxMapping.base(as: shmring_outbox.self)
+        let token = bus1_sys_unique()
+        handles = try HandleTable(token: token, limits: limits)
         inbox = try WipedOnFork.allocate(operation)
         let page = busMapping.base(as: shmring_bus_page.self)
         shmring_inbox_init(
@@ -182,13 +184,12 @@ final class PeerCore: @unchecked Sendable {
         hot.initialize(
             to: PeerHot(
                 inbox: inbox, arena: arena, clock: UnsafePointer(self.clock),
-                token: bus1_sys_unique(), spin_ns: spin,
+                token: token, spin_ns: spin,
                 memory: grantMemory))
         lane = .allocate(capacity: 1)
         var claimsRaw = claims.raw
         var outboxRaw = outboxMapping.raw
         let laned = shmring_lane_init(lane, &claimsRaw, &outboxRaw, 0)
-        handles = HandleTable(token: hot.pointee.token, limits: limits)
         closedWord.initialize(to: 0)
         claimsMapping = consume claims
         self.outboxMapping = consume outboxMapping
