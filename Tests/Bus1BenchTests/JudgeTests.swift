@@ -227,6 +227,11 @@ import Testing
         #expect(early.broken == ["doubled": 1, "early notice": 1], "\(early.text)")
         let twice = try judge("drop 50 55 7", "none 60 61 7\nnone 70 71 7\ndrained 90")
         #expect(twice.broken == ["doubled": 1], "\(twice.text)")
+        // Killed in the middle of a look-up, one may have held a handle.
+        let killed = try judge(
+            "drop 50 55 7\nlookup 62 - 7\nkilled 65", "none 60 61 7\nnone 70 71 7\ndrained 90",
+            "none 66 67 8")
+        #expect(killed.violations == 0, "\(killed.text)")
         let never = try judge(
             "drop 50 55 7\ndrop 56 57 8", "drained 90", "none 60 61 8")
         #expect(never.broken == ["lost": 1], "\(never.text)")

@@ -18,7 +18,10 @@ extension FaultSweep {
         else { return }
         // Whose messages get lost must live to the end, or nobody can tell.
         guard let receiver = run.members.first?.peer else { return }
-        for _ in 0..<count {
+        // Newcomers must have joined first: so long is enough on a busy machine, too.
+        let until = bench_monotonic_ns() + UInt64(count) * 300_000_000
+        while stopped < count, bench_monotonic_ns() < until {
+            guard bench_interrupted() == 0 else { throw Interrupted() }
             guard var loser = try arm(named, SIGSTOP, without: receiver) else { continue }
             guard try arrival(of: &loser) else { continue }
             var winner = try arm(moved, SIGSTOP, without: receiver, loser.member.peer, passing: 0)
@@ -30,7 +33,7 @@ extension FaultSweep {
             table.hit(moved, inPair: false)
             stopped += 1
             // The receiver asks the broker as soon as it hears of the death, and again some ms later.
-            usleep(20_000)
+            usleep(10_000)
             letGoOn(winner)
         }
     }

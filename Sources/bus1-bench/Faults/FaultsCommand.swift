@@ -25,7 +25,7 @@ struct FaultsCommand: ParsableCommand {
 
     @Option(
         help:
-            "Attempts at the one case in which a dead claim must not be buried; then nothing else is done."
+            "Times to try the one case in which a dead claim must not be buried; then nothing else is done."
     )
     var burials = 0
 
