@@ -51,6 +51,32 @@ public struct Bus1Error: Error, Sendable {
         public let account: Account
     }
 
+    /// What a trust domain did that no honest process does: its ring is cut off, for all of it.
+    public struct Breach: Sendable, Hashable {
+        /// Which rule was broken.
+        public enum Rule: UInt32, Sendable {
+            /// The ring's tail lay where it cannot be.
+            case tail = 1
+            /// A slot was of no kind that there is.
+            case kind = 2
+            /// A message was longer than its slot.
+            case length = 3
+            /// A stamp lay ahead of the clock, or before the message was begun.
+            case stamp = 4
+            /// A message changed after it was written.
+            case rewritten = 5
+            /// More messages were begun and left unfinished than a ring bears.
+            case claims = 6
+            /// More was attached than the sender had credit for.
+            case credit = 7
+        }
+
+        /// Which rule was broken.
+        public let rule: Rule
+        /// A member of the trust domain; any of it may have done it.
+        public let account: Account
+    }
+
     /// What kind of thing went wrong.
     public let code: Code
     /// What was attempted, in words.
@@ -59,16 +85,22 @@ public struct Bus1Error: Error, Sendable {
     public let errno: Int32
     /// What a quota refused; nil unless ``code`` is ``Code/overQuota``.
     public let refusal: Refusal?
+    /// What others did; nil unless ``code`` is ``Code/severed`` and a trust domain broke the rules of a ring.
+    public let breach: Breach?
 
     /// A payload that is not as long as the type that it should be.
     @usableFromInline
     static let wrongSize = Bus1Error(.mismatch, "read a payload as a value")
 
-    init(_ code: Code, _ operation: StaticString, errno: Int32 = 0, refusal: Refusal? = nil) {
+    init(
+        _ code: Code, _ operation: StaticString, errno: Int32 = 0, refusal: Refusal? = nil,
+        breach: Breach? = nil
+    ) {
         self.code = code
         self.operation = operation
         self.errno = errno
         self.refusal = refusal
+        self.breach = breach
     }
 
     /// From a C result: negative is -errno, positive an `SHMRING_E_...` code.
@@ -89,6 +121,9 @@ extension Bus1Error: CustomStringConvertible {
         if let refusal {
             line += " (\(refusal.resource): \(refusal.used) used of \(refusal.limit)"
             line += ", uid \(refusal.account.uid), pid \(refusal.account.pid))"
+        }
+        if let breach {
+            line += " (\(breach.rule), uid \(breach.account.uid), pid \(breach.account.pid))"
         }
         return line
     }

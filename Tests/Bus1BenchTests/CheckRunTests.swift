@@ -46,7 +46,7 @@ import Testing
         #expect(status == 0)
         #expect(symbols.contains("shmring_transaction_commit"))
         #expect(!symbols.contains("shmring_switch"))
-        #expect(!symbols.contains("shmring_unchecked"))
+        #expect(!symbols.contains(" shmring_unchecked\n"))
         #expect(!symbols.contains("shmring_fault_here"))
         #expect(!symbols.contains("shmring_fault_own"))
         // Nor the names of the rules.

@@ -1,5 +1,7 @@
 /* test_hostile.c - what a sender writes that no honest one does, where no other test has it. Units.
  * The whole list of attacks is in docs/trust.md. */
+#include <pthread.h>
+
 #include "ring_kit.h"
 
 #define CAPACITY 64u
@@ -131,6 +133,29 @@ static void positions_claimed_by_the_thousand_and_never_written_stop_nobody_else
     }
 }
 
+/* Somebody of the sender's domain strikes out the park number, so that its sender does not ring. */
+static void *silence(void *context)
+{
+    struct fixture *f = context;
+    while (shmring_exchange_acq_rel(&f->rings[0].control->parked, 0) == 0)
+        ;
+    CHECK_EQ(kit_send(&f->hostile, &f->clock, 5), SHMRING_OK);
+    return NULL;
+}
+
+static void a_receiver_whose_bell_is_silenced_wakes_by_itself(void)
+{
+    struct fixture f;
+    pthread_t thread;
+    set_up(&f, CAPACITY);
+    REQUIRE(pthread_create(&thread, NULL, silence, &f) == 0);
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, 0, UINT64_MAX), SHMRING_OK);
+    CHECK_EQ(f.message.m.body[0], 5);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    tear_down(&f);
+}
+
 CHECK_MAIN(RUN(a_slot_half_written_or_of_another_lap_is_passed_over),
            RUN(a_commit_word_rewritten_after_it_was_read_changes_nothing),
-           RUN(positions_claimed_by_the_thousand_and_never_written_stop_nobody_else))
+           RUN(positions_claimed_by_the_thousand_and_never_written_stop_nobody_else),
+           RUN(a_receiver_whose_bell_is_silenced_wakes_by_itself))

@@ -58,6 +58,10 @@
         var forged = 0
         var released = 0
         var severed = 0
+        /// Why it was severed last: the rule, and a user of the trust domain.
+        var breach = ""
+        /// Messages whose stamp lay ahead of the clock.
+        var ahead = 0
         var late = false
         /// Over the multicasts in the order in which they came, stamps included.
         var order: UInt64 = 0xcbf2_9ce4_8422_2325
@@ -92,7 +96,7 @@
             let lasts = last.map { "\($0.key >> 32).\($0.key & 0xffff_ffff):\($0.value)" }.sorted()
             return "count=\(count) bad=\(bad.joined(separator: ";")) ends=\(ends) forged=\(forged)"
                 + " released=\(released) severed=\(severed) late=\(late) order=\(order)"
-                + " multicasts=\(multicasts) last=\(lasts.joined(separator: ","))"
+                + " breach=\(breach) ahead=\(ahead) multicasts=\(multicasts) last=\(lasts.joined(separator: ","))"
         }
     }
 

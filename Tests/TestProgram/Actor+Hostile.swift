@@ -7,7 +7,7 @@
     @testable import Bus1TestSupport
 
     /// Someone who joined as everybody does, and then writes what the MMU lets it write.
-    private struct Attacker {
+    struct Attacker {
         let core: PeerCore
         let link: Link
         let producer: UnsafeMutablePointer<shmring_producer>
@@ -168,7 +168,7 @@
                 for i in stride(from: 0, to: ring.count, by: 8) {
                     ring.storeBytes(of: dice.next(), toByteOffset: i, as: UInt64.self)
                 }
-            default: return "unknown"
+            default: return try a.attackFurther(what, &dice)
             }
             return ""
         }

@@ -113,12 +113,17 @@
             while log.ends < ends {
                 do throws(Bus1Error) {
                     switch try box.peer.receive(until: deadline) {
-                    case .message(let message): log.add(message.payload, message.stamp)
+                    case .message(let message):
+                        log.add(message.payload, message.stamp)
+                        let now = shmring_clock_now(box.peer.core.clock)
+                        if message.stamp.rawValue > now { log.ahead += 1 }
                     case .notice: log.released += 1
                     }
                 } catch {
                     switch error.code {
-                    case .severed: log.severed += 1
+                    case .severed:
+                        log.severed += 1
+                        log.breach = error.breach.map { "\($0.rule).\($0.account.uid)" } ?? ""
                     case .timedOut: log.late = true
                     default: throw error
                     }

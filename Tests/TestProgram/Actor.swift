@@ -152,6 +152,14 @@
             case "fork": return try callInForkedChild()
             case "stopincommit", "stall", "stallall", "nag", "inbox", "credit":
                 return try stalls(verb, words)
+            case "assault": return try assault(words)
+            case "floodbroker": return try floodBroker(words)
+            case "limitfds": return limitDescriptors(Int(words[0])!)
+            case "owner":
+                return try withHandle(handles[Int(words[0])!]) {
+                    box.peer.owner(of: $0).map { "\($0.uid) \($0.pid)" } ?? "nobody"
+                }
+            case "squat": return try squat(Int(words[0])!)
             case "attack": return try attack(words[0], Dice(UInt64(words[1])!))
             default: return try descriptors(verb, words)
             }

@@ -25,6 +25,13 @@ extension Broker {
             dismiss(socket.rawValue, overQuota(.peers, used: used, limit: limit, account))
             return
         }
+        guard used < share(of: account.uid, takenBy: socket.rawValue) else {
+            let all = Int(clamping: bus1_sys_descriptor_limit())
+            let taken = Int(socket.rawValue)
+            dismiss(
+                socket.rawValue, overQuota(.descriptors, used: taken, limit: all / 2, account))
+            return
+        }
         guard let process = process(behind: pidfdOwner, of: account) else {
             dismiss(socket.rawValue, Bus1Error(.system, "join the bus", errno: ENOMEM))
             return
@@ -43,6 +50,17 @@ extension Broker {
         process.peers.insert(peer.id)
         peersOfUser[account.uid] = used + 1
         connectionCount += 1
+    }
+
+    /// How many connections a user may have: while the table of descriptors is half empty, as many as there may be;
+    /// from then on a few, so that the others get in. Who shares the broker's user could stop it in any case.
+    private func share(of uid: UInt32, takenBy descriptor: Int32) -> Int {
+        let all = Int(clamping: bus1_sys_descriptor_limit())
+        // The lowest free number is given: it says how many are taken.
+        guard uid != geteuid(), Int(descriptor) >= all / 2, !shmring_unchecked_share() else {
+            return .max
+        }
+        return max(4, all / 64)
     }
 
     /// The record of a process: one for all of its connections, where the kernel tells processes
@@ -181,6 +199,7 @@ extension Broker {
     /// words may still change.
     func hungUp(_ peer: BrokerPeer) {
         // Sockets are closed before a process has ended: then its pidfd follows at once.
+        if shmring_unchecked_hang_up() { return die(peer) }
         cut(peer)
     }
 

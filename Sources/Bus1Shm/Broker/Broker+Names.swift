@@ -23,7 +23,7 @@ extension Broker {
         default: throw .sever
         }
         guard names[name] == nil else { throw .refuse(Bus1Error(.nameTaken, "publish a node")) }
-        guard peer.names.count < Int(peer.limits.names) else {
+        guard peer.names.count < Int(peer.limits.names) || shmring_unchecked_names() else {
             throw .refuse(
                 overQuota(
                     .names, used: peer.names.count, limit: Int(peer.limits.names), peer.account))

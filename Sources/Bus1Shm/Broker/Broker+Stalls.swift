@@ -15,6 +15,7 @@ extension Broker {
     /// Somebody waits for a commit word of a peer that it knows. Not answered: the word itself tells.
     func abortAsk(_ message: ControlMessage, from asker: BrokerPeer) throws(Failure) {
         let body = try whole(message, AbortAskBody.self)
+        if shmring_unchecked_lease() { return }
         let id = PeerID(rawValue: body.peer)
         // Nothing is wrong with asking for what is over, or for somebody who has died.
         guard asker.introduced.contains(id), let owner = peers[id] else { return }

@@ -9,8 +9,8 @@ extension Peer {
     /// A message behind one that its sender has begun and not finished may be found some calls later; waiting ways find
     /// it in any case.
     ///
-    /// - Throws: `severed` once when a sender's trust domain broke the rules of the ring (others go on), `shutDown`,
-    ///   `system` when there is no memory.
+    /// - Throws: `severed` once when a sender's trust domain broke the rules of the ring (others go on):
+    ///   ``Bus1Error/breach`` says which; `shutDown`, `system` when there is no memory.
     @inlinable @inline(__always)
     public func tryReceive() throws(Bus1Error) -> Delivery? {
         let hot = hot.pointee
@@ -297,11 +297,16 @@ extension PeerCore {
         ringRoutes[rings.count] = nil
         let last = UInt32(rings.count)
         let stamp = inbox.pointee.last_stamp
-        for link in links where link.ownRing == ring.id {
+        let members = links.filter { $0.ownRing == ring.id }
+        for link in members {
             notices += nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
         }
         nodes.withLock { $0.moveRing(from: last, to: UInt32(index)) }
         holdInbox()
-        throw Bus1Error(.severed, "receive")
+        let rule = Bus1Error.Breach.Rule(rawValue: inbox.pointee.trouble_breach)
+        let writer = members.first { $0.itsIndex == inbox.pointee.trouble_sender } ?? members.first
+        guard let rule, let writer else { throw Bus1Error(.severed, "receive") }
+        throw Bus1Error(
+            .severed, "receive", breach: Bus1Error.Breach(rule: rule, account: writer.account))
     }
 }

@@ -210,6 +210,15 @@ public struct Peer: ~Copyable {
         }
     }
 
+    /// Who owns the node that a handle leads to, as the kernel vouched to the broker. nil: the handle is of another peer.
+    ///
+    /// A name belongs to whoever published it first: who looks one up that others could have taken asks this before it
+    /// says anything.
+    public func owner(of handle: borrowing Handle) -> Account? {
+        guard let entry = core.handles.entry(handle.id) else { return nil }
+        return core.link(at: Int(entry.pointee.link))?.account
+    }
+
     // MARK: Facts
 
     /// Who this process is to others, as the kernel vouched to the broker.

@@ -46,7 +46,10 @@ extension PeerCore {
         if isCreditUneven { shareCredit() }
         if charge.isTooMuch, ring.domain != ownDomain {
             dropAttachments(received, of: cell, from: link)
-            inbox.pointee.trouble_ring = shmring_cell_message(cell).pointee.ring
+            let message = shmring_cell_message(cell)!
+            inbox.pointee.trouble_ring = message.pointee.ring
+            inbox.pointee.trouble_sender = message.pointee.sender
+            inbox.pointee.trouble_breach = SHMRING_BREACH_CREDIT.rawValue
             try severTroubledRing()
         }
         let descriptors = expectDescriptors(of: received, from: link)

@@ -38,6 +38,11 @@ enum shmring_check {
     SHMRING_CHECK_BLOCKS,   /* and all of its blocks */
     SHMRING_CHECK_HOLES,    /* and no hole */
     SHMRING_CHECK_GEOMETRY, /* a ring's header says what its size says */
+    /* What a peer says to the broker, or leaves standing. */
+    SHMRING_CHECK_LEASE,   /* a commit word does not stay pending for long */
+    SHMRING_CHECK_HANG_UP, /* who hangs up is not dead */
+    SHMRING_CHECK_SHARE,   /* no user takes more than a share of a table that fills up */
+    SHMRING_CHECK_NAMES,   /* a peer has so many names, and no more */
 };
 
 #if defined(SHMRING_SWITCHES)
@@ -46,3 +51,20 @@ extern uint32_t shmring_unchecked;
 #else
 #define SHMRING_UNCHECKED(check) 0
 #endif
+
+static inline bool shmring_unchecked_lease(void)
+{
+    return SHMRING_UNCHECKED(LEASE);
+}
+static inline bool shmring_unchecked_hang_up(void)
+{
+    return SHMRING_UNCHECKED(HANG_UP);
+}
+static inline bool shmring_unchecked_share(void)
+{
+    return SHMRING_UNCHECKED(SHARE);
+}
+static inline bool shmring_unchecked_names(void)
+{
+    return SHMRING_UNCHECKED(NAMES);
+}

@@ -41,6 +41,7 @@ enum shmring_breach {
     SHMRING_BREACH_STAMP = 4,     /* a stamp that the clock has not reached, or of long ago */
     SHMRING_BREACH_REWRITTEN = 5, /* a slot that changed after it was written */
     SHMRING_BREACH_CLAIMS = 6,    /* more claims that are never written than a ring bears */
+    SHMRING_BREACH_CREDIT = 7,    /* set by the layer above */
 };
 
 enum shmring_open_state {

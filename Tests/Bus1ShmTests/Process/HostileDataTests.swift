@@ -10,13 +10,23 @@ extension ProcessTests {
     struct HostileDataTests {
         static let attacks = [
             "honest", "tail", "class", "length", "stamp", "grant", "sender", "commit", "slice",
-            "segments", "boards", "everything",
+            "segments", "boards", "everything", "claims", "replay", "past", "rewrite", "bells",
+            "offsets", "truncate", "fds", "hangup",
         ]
         /// Those after which the attacker's ring is cut, and the owner told so.
-        static let severing: Set = ["tail", "class", "length", "stamp", "everything"]
+        static let severing: Set = [
+            "tail", "class", "length", "stamp", "everything", "claims", "past",
+        ]
+        /// What the owner can read of why.
+        static let breaches = [
+            "tail": "tail", "class": "kind", "length": "length", "stamp": "stamp",
+            "claims": "claims", "past": "stamp",
+        ]
 
         /// How many messages each of them has dropped at least, in three rounds.
-        static let refusals = ["grant": 600, "sender": 150, "slice": 600, "segments": 30]
+        static let refusals = [
+            "grant": 600, "sender": 150, "slice": 600, "segments": 30, "offsets": 12, "truncate": 3,
+        ]
 
         /// `foreign`: the attacker's trust domain is its own, so that it must not reach the honest.
         private func run(_ attack: String, foreign: Bool, user: UInt32? = nil) throws {
@@ -24,20 +34,23 @@ extension ProcessTests {
             let seed = dice.seed
             try withCrew { crew in
                 // The honest ones' broker is not the victim's process.
-                let honest = try crew.join()
-                let victim = try crew.join("slots=256")
+                if user != nil { _ = try crew.join() }
+                let honest = user == nil ? try crew.join() : try crew.join(as: 61003)
+                let victim =
+                    user == nil
+                    ? try crew.join("slots=256") : try crew.join(as: 61002, "slots=256")
                 try victim.must("node victim anyone")
-                try honest.must("look victim 5000")
                 let attacker = try crew.start()
                 if let user { try attacker.must("setuid \(user)") }
                 try attacker.must(
                     "open \(crew.bus.path) \(foreign && user == nil ? "isolated" : "")")
-                attacker.begin("look victim 20000")
-                // A further ring is in use only when its owner has read of it.
-                victim.begin("collect 1 30000")
-                try attacker.mustAnswer("look")
-                try honest.must("send 0 1 end 16 5000")
-                _ = try victim.log()
+                for peer in [honest, attacker] {
+                    // A further ring is in use only when its owner has read of it.
+                    victim.begin("collect 1 30000")
+                    try peer.must("look victim 20000")
+                    try honest.must("send 0 1 end 16 5000")
+                    _ = try victim.log()
+                }
                 for _ in 0..<3 {
                     victim.begin("collect 1 30000")
                     try attacker.must("attack \(attack) \(dice.next())")
@@ -45,6 +58,7 @@ extension ProcessTests {
                     let log = try victim.log()
                     #expect(log["forged"] == "0", "\(log) seed \(seed)")
                     #expect(log["late"] == "false", "\(log) seed \(seed)")
+                    #expect(log["ahead"] == "0", "\(log) seed \(seed)")
                     if attack == "honest" {
                         #expect(log["count"] == "302" && log.last(66, .unicast) == 1, "\(log)")
                         break
@@ -52,6 +66,9 @@ extension ProcessTests {
                     #expect(log["count"] == "301" && log["bad"] == "", "\(log) seed \(seed)")
                     let isSevered = log["severed"] != "0"
                     #expect(isSevered == Self.severing.contains(attack), "\(log) seed \(seed)")
+                    if let rule = Self.breaches[attack] {
+                        #expect(log["breach"] == "\(rule).\(user ?? getuid())", "\(log)")
+                    }
                     if isSevered { break }
                 }
                 let refused = Int(try victim.must("refused"))!
