@@ -13,30 +13,39 @@
             let claims = core.lane.pointee.claims!
             let word = core.lane.pointee.commits!
             let item = Item(UInt32(words[1])!, .multicast, 1)
-            let pending = SHMRING_COMMIT_PENDING_WORD | 1 << 32
-            shmring_store_release(word, pending)
             let entries = try handles.map { try core.usableEntry($0) }
-            var positions: [UInt64] = []
-            for (index, entry) in entries.enumerated() {
-                let producer = entry.pointee.producer
-                let count = words[0] == "full" ? producer.pointee.unicast_room : 1
-                var position: UInt64 = 0
-                let result = shmring_producer_claim_range(
-                    producer, claims + index, count, producer.pointee.capacity, &position)
-                guard result == 0 else { throw Bus1Error(result: result, "claim") }
-                positions.append(position)
+            for generation: UInt64 in 1... {
+                // As an honest sender says when it began: another time would cost it its lease.
+                let begun = shmring_clock_now(core.clock) >> 10 & UInt64(UInt32.max)
+                var pending = SHMRING_COMMIT_PENDING_WORD | generation << 32 | begun
+                shmring_store_release(word, pending)
+                var positions: [UInt64] = []
+                for (index, entry) in entries.enumerated() {
+                    let producer = entry.pointee.producer
+                    let count = words[0] == "full" ? producer.pointee.unicast_room : 1
+                    var position: UInt64 = 0
+                    let result = shmring_producer_claim_range(
+                        producer, claims + index, count, producer.pointee.capacity, &position)
+                    guard result == 0 else { throw Bus1Error(result: result, "claim") }
+                    positions.append(position)
+                }
+                if words[0] == "claimed" || words[0] == "full" { killMyself() }
+                for (index, entry) in entries.enumerated() {
+                    if words[0] == "half", index == entries.count / 2 { killMyself() }
+                    writeSlot(
+                        entry.pointee.producer, positions[index], grant: entry.pointee.grant, item,
+                        // Class multicast; the reference to commit word 0.
+                        bits: 2,
+                        stamp: UInt64(core.lane.pointee.first_index) << 32 | generation)
+                }
+                if words[0] == "written" { killMyself() }
+                // Committed; the claim words still name the slots, and nobody was woken.
+                if shmring_cas_acq_rel(word, &pending, shmring_clock_now(core.clock)) {
+                    killMyself()
+                }
+                // It took too long, on a busy machine: aborted. Once more.
+                for index in entries.indices { shmring_store_release(claims + index, 0) }
             }
-            if words[0] == "claimed" || words[0] == "full" { killMyself() }
-            for (index, entry) in entries.enumerated() {
-                if words[0] == "half", index == entries.count / 2 { killMyself() }
-                writeSlot(
-                    entry.pointee.producer, positions[index], grant: entry.pointee.grant, item,
-                    // Class multicast; the reference to commit word 0, generation 1.
-                    bits: 2, stamp: UInt64(core.lane.pointee.first_index) << 32 | 1)
-            }
-            if words[0] == "written" { killMyself() }
-            shmring_store_release(word, shmring_clock_now(core.clock))
-            // Committed; the claim words still name the slots, and nobody was woken.
             killMyself()
         }
 

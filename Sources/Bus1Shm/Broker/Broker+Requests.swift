@@ -135,14 +135,14 @@ extension Broker {
         if peer.queue.count == 1 || crowded.contains(peer.id) { flush(peer) }
     }
 
-    /// Sends what waits, as far as the socket takes it.
-    func flush(_ peer: BrokerPeer) {
+    /// Sends what waits, `most` of it at most, as far as the socket takes it.
+    func flush(_ peer: BrokerPeer, most: Int = .max) {
         guard let socket = peer.socket, !peer.waitsForRoom else { return }
         crowded.remove(peer.id)
         var sent = 0
         var news = false
         var failed = false
-        sending: while sent < peer.queue.count {
+        sending: while sent < min(most, peer.queue.count) {
             let message = peer.queue[sent]
             let descriptors = message.borrowedDescriptors
             let result = bus1_sys_socket_send(

@@ -32,7 +32,10 @@ extension Broker {
             commitJournal()
             let waiting = unflushed
             unflushed = []
-            for peer in waiting { flush(peer) }
+            // In the order in which they were said: who is given a right may use it at once, and its node's owner must
+            // have been told before, or it would drop what comes.
+            for peer in waiting { flush(peer, most: 1) }
+            for peer in waiting where !peer.queue.isEmpty { flush(peer) }
         } while !unflushed.isEmpty
         commitJournal()
     }

@@ -31,6 +31,8 @@ extension Broker {
             peer.outbox?.setNewcomers(peer.given)
         }
         for peer in known where peer.dyingAs != nil { die(peer) }
+        // Before anybody gets anything: who receives from a stranger asks before it drops that.
+        for peer in known where peer.socket != nil { peer.outbox?.attend() }
         for peer in known where peer.socket != nil {
             tell(.succeeded, to: peer, EmptyBody())
             // What stood in its queue may be on the socket already: it is dropped by its number.
