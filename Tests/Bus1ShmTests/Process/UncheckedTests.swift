@@ -29,7 +29,7 @@ extension ProcessTests {
     struct UncheckedTests {
         /// Check, attack.
         static let ofRings = [
-            ("class", "class"), ("length", "length"), ("lap", "replay"),
+            ("class", "class"), ("length", "length"),
             ("future-stamp", "stamp"), ("commit-index", "commit"),
             ("holder-check-off", "grant"), ("holder-check-off", "sender"),
         ]
