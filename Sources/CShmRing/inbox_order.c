@@ -1,6 +1,7 @@
 /* The order of what a look has found: by stamp, what has one below the look's t0. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "inbox_private.h"
 
@@ -96,6 +97,24 @@ static bool sort_ready(struct shmring_ready *ready, uint32_t count)
     return true;
 }
 
+/* A look that was begun anew between two parts of one transaction: the rest of it comes first. What
+ * had been passed over may have a lower stamp, and has its place behind what was told before it. */
+static void finish_transaction(struct shmring_inbox *inbox)
+{
+    if (inbox->told_tie == 0 || inbox->told_stamp != inbox->last_stamp)
+        return;
+    struct shmring_ready *ready = inbox->ready;
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < inbox->ready_end && ready[i].stamp <= inbox->told_stamp; i++) {
+        if (ready[i].stamp != inbox->told_stamp || ready[i].tie == UINT64_MAX ||
+            ready[i].tie >> 32 != inbox->told_tie >> 32)
+            continue;
+        struct shmring_ready one = ready[i];
+        memmove(&ready[first + 1], &ready[first], (i - first) * sizeof one);
+        ready[first++] = one;
+    }
+}
+
 int shmring_inbox_gather(struct shmring_inbox *inbox)
 {
     inbox->ready_first = inbox->ready_end = 0;
@@ -135,5 +154,6 @@ int shmring_inbox_gather(struct shmring_inbox *inbox)
         return SHMRING_OK;
     if (sort_ready(inbox->ready, inbox->ready_end))
         inbox->counts.reordered++;
+    finish_transaction(inbox);
     return SHMRING_OK;
 }

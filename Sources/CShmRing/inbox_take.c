@@ -54,6 +54,8 @@ static int deliver_ready(struct shmring_inbox *inbox, struct shmring_message *me
 {
     SHMRING_FAULT(TAKE_ORDERED);
     const struct shmring_ready *one = &inbox->ready[inbox->ready_first++];
+    inbox->told_stamp = one->stamp;
+    inbox->told_tie = one->tie;
     int result = (one->index & READY_WATCH) != 0 && one->ring == UINT32_MAX
                      ? deliver_notice(inbox, one, message)
                      : deliver_message(inbox, one, message);

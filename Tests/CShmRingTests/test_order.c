@@ -117,6 +117,27 @@ static void a_unicast_behind_a_multicast_goes_first_when_its_stamp_is_lower(void
     tear_down(&f);
 }
 
+/* O5: also where a look is begun anew in the middle of it. */
+static void what_was_passed_over_does_not_come_between_two_parts_of_a_transaction(void)
+{
+    struct fixture f;
+    set_up(&f, 1);
+    uint64_t t = past(&f), word = 0;
+    struct shmring_producer *late = &f.producer[0][0][1];
+    put_multicast(&f, 0, 0, 0, 0, 1);
+    uint64_t position = kit_claim(late, late->claim_word);
+    put_multicast(&f, 0, 0, 0, 0, 2);
+    commit(&f, 0, 0, t + 20);
+    CHECK_EQ(next_value(&f, 0), 1);
+    kit_write(late, position, SHMRING_CLASS_UNICAST, t + 10, 3);
+    CHECK_EQ(shmring_inbox_watch(&f.receiver[0].inbox, SHMRING_WATCH_RELEASE, &word, &word, 1, 10,
+                                 0, 7),
+             SHMRING_OK);
+    CHECK_EQ(next_value(&f, 0), 2);
+    CHECK_EQ(next_value(&f, 0), 3);
+    tear_down(&f);
+}
+
 static void only_what_was_pending_in_the_look_is_waited_for(void)
 {
     struct fixture f;
@@ -356,6 +377,7 @@ static void a_ring_added_or_removed_between_deliveries_loses_nothing(void)
 
 CHECK_MAIN(RUN(multicasts_are_delivered_by_stamp_and_not_by_position),
            RUN(a_unicast_behind_a_multicast_goes_first_when_its_stamp_is_lower),
+           RUN(what_was_passed_over_does_not_come_between_two_parts_of_a_transaction),
            RUN(only_what_was_pending_in_the_look_is_waited_for),
            RUN(a_commit_word_pending_in_one_ring_holds_back_the_other_rings),
            RUN(several_rings_are_merged_by_stamp),

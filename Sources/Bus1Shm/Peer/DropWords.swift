@@ -51,10 +51,15 @@ struct DropWords {
         let isPair = ended.grant == ReservedGrant.unbound
         guard let index = isPair ? pairs.popLast() ?? fresh(2) : singles.popLast() ?? fresh(1)
         else { return nil }
-        base[Int(index)].what = UInt64(owner.rawValue) << 32 | UInt64(ended.grant)
+        // SYNC H14 release, pairs with H15 in PeerCore.dropRecord: whoever sees what the word is to say sees that it has
+        // ended what it said before.
+        shmring_store_release(
+            (base + Int(index)).pointer(to: \.what)!,
+            UInt64(owner.rawValue) << 32 | UInt64(ended.grant))
         if isPair {
-            base[Int(index) + 1].what =
-                UInt64(ended.key.granter) << 32 | UInt64(ended.key.number)
+            shmring_store_release(
+                (base + Int(index) + 1).pointer(to: \.what)!,
+                UInt64(ended.key.granter) << 32 | UInt64(ended.key.number))
         }
         return Word(index: index, isPair: isPair, ended: ended)
     }

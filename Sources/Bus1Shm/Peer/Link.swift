@@ -122,8 +122,6 @@ final class Link: @unchecked Sendable {
 
     /// A right that the other gave up by a word.
     struct Drop {
-        let which: UInt32
-        var key: UInt64 = 0
         /// What the word held when it was first seen.
         let seen: UInt64
         /// The stamp with which it was applied.

@@ -36,12 +36,13 @@ struct NodeRecord {
     var firstGrant: UInt32 = 0
     /// Grants of it.
     var holders = 0
-    /// Names under which the broker may still give it away: until then its release word stays its own.
+    /// Names and tickets under which the broker may still give it away: until then its release word stays its own.
     var pins = 0
     /// How often the last holder has gone: a notice of an earlier time is not delivered any more.
     var crossings: UInt64 = 0
-    /// The notice that a new holder withdrew: told after all if that one's grant is undone.
-    var withdrawn: UInt64?
+    /// When its latest handle was given up, unless the last one's going has been told: that is due with the end of the
+    /// last grant, also where that one was for a reply or is undone.
+    var owed: UInt64?
 }
 
 /// Nodes, by their release words: no two have one word at a time.
@@ -136,9 +137,11 @@ struct NodeTable: @unchecked Sendable {
     /// Release words that no node has and nobody can still read for an earlier one.
     private var freeWords: [UInt32] = []
     private var nextWord: UInt32 = 0
+    /// Nodes by the numbers of grants that tickets bring.
+    private var setAside: [UInt32: UInt64] = [:]
     /// Of released nodes, to be taken back by the peer's own domain, which has the connection.
     private var unpublished: [(node: UInt64, name: String)] = []
-    /// Notices that are due again since a grant was undone.
+    /// Notices that are due since a grant was undone, or beside another one.
     private var late: [QueuedNotice] = []
 
     init(memory: GrantMemory, words: UnsafeMutablePointer<UInt64>, _ chores: Chores) {
@@ -220,6 +223,27 @@ struct NodeTable: @unchecked Sendable {
         defer { unpublished = [] }
         chores.set(.names, false)
         return unpublished
+    }
+
+    /// A number for a grant that a ticket brings. The broker may give the node away until that is known to have been
+    /// shown, or taken back. nil: there is no such node, or no number.
+    mutating func setAside(_ node: UInt64) -> UInt32? {
+        guard nodes[node] != nil, let number = takeNumber() else { return nil }
+        nodes[node]!.pins += 1
+        setAside[number] = node
+        return number
+    }
+
+    /// The ticket was shown.
+    mutating func isShown(_ number: UInt32) {
+        if let node = setAside.removeValue(forKey: number) { unpin(node) }
+    }
+
+    /// It was taken back.
+    mutating func takeBack(_ number: UInt32) {
+        guard let node = setAside.removeValue(forKey: number) else { return }
+        unpin(node)
+        giveNumber(number)
     }
 
     /// The broker gives the node away under one name less.
@@ -376,10 +400,11 @@ struct NodeTable: @unchecked Sendable {
 
     func marks(of number: UInt32) -> GrantRecord.Marks { memory.records[Int(number)].marks }
 
-    /// Whether a message under this grant with this effective stamp is still delivered.
-    func accepts(_ number: UInt32, at stamp: UInt64) -> Bool {
+    /// Whether a message under this grant with this effective stamp is still delivered. `goesFirst`: it comes before its
+    /// node's release if both have one stamp.
+    func accepts(_ number: UInt32, at stamp: UInt64, goesFirst: Bool) -> Bool {
         guard case .released(let released)? = nodes[node(of: number)]?.state else { return true }
-        return stamp < released
+        return stamp < released || stamp == released && goesFirst
     }
 
     /// Ends a grant; what is to be told for it.
@@ -403,18 +428,19 @@ struct NodeTable: @unchecked Sendable {
         node.holders -= 1
         var notice: QueuedNotice?
         if node.state == .alive {
-            if record.marks.contains(.oneShot) {
-                if how == .givenUp {
-                    notice = QueuedNotice(.replyLost(NodeID(rawValue: entry.node)), stamp)
-                }
-            } else if node.holders == 0 {
-                if how == .undone {
-                    if let withdrawn = node.withdrawn {
-                        late.append(crossing(of: entry.node, &node, at: withdrawn))
-                        chores.set(.lateNotices)
-                    }
+            let isReply = record.marks.contains(.oneShot)
+            if isReply, how == .givenUp {
+                notice = QueuedNotice(.replyLost(NodeID(rawValue: entry.node)), stamp)
+            } else if !isReply, how != .undone {
+                node.owed = stamp
+            }
+            if node.holders == 0, let owed = node.owed {
+                let last = crossing(of: entry.node, &node, at: how == .undone ? owed : stamp)
+                if how != .undone, notice == nil {
+                    notice = last
                 } else {
-                    notice = crossing(of: entry.node, &node, at: stamp)
+                    late.append(last)
+                    chores.set(.lateNotices)
                 }
             }
         }
@@ -427,7 +453,7 @@ struct NodeTable: @unchecked Sendable {
         -> QueuedNotice
     {
         node.crossings += 1
-        node.withdrawn = nil
+        node.owed = nil
         return QueuedNotice(.noHandles(NodeID(rawValue: id)), stamp, crossing: node.crossings)
     }
 
@@ -464,7 +490,7 @@ struct NodeTable: @unchecked Sendable {
         else { return false }
         if node.holders == 0 || shmring_broken_withdrawal() { return true }
         withdrawals += 1
-        nodes[id.rawValue]!.withdrawn = notice.stamp
+        nodes[id.rawValue]!.owed = notice.stamp
         return false
     }
 

@@ -114,7 +114,8 @@ extension PeerCore {
             case Int32(SHMRING_NOTICE.rawValue):
                 hasMore = shmring_message_has_more(message)
                 take(watched: inbox.pointee.notice_kind, inbox.pointee.notice_cookie, message)
-            case Int32(SHMRING_E_EMPTY.rawValue) where !notices.isEmpty: break
+            case Int32(SHMRING_E_EMPTY.rawValue)
+            where !notices.isEmpty || chores.isThere(.lateNotices): break
             case Int32(SHMRING_E_EMPTY.rawValue):
                 if shmring_load_relaxed_u32(inbox.pointee.attention) != inbox.pointee.attention_seen
                 {

@@ -179,14 +179,15 @@ extension PeerCore {
     }
 
     /// A right to an own node, for a ticket: under a number that nobody has.
-    func setAside(_ entry: UnsafeMutablePointer<HandleEntry>, of link: Link) throws(Bus1Error)
-        -> ControlConnection
-        .TicketContent
-    {
+    func setAside(
+        _ entry: UnsafeMutablePointer<HandleEntry>, of link: Link,
+        _ contents: inout [ControlConnection.TicketContent]
+    ) throws(Bus1Error) -> UInt32 {
         guard let node = ownNode(behind: entry, link),
-            let number = nodes.withLock({ $0.takeNumber() })
+            let number = nodes.withLock({ $0.setAside(node.rawValue) })
         else { throw Bus1Error.nodeReleasedToSend }
-        return .own(node: node.rawValue, number: GrantNumber(rawValue: number))
+        contents.append(.own(node: node.rawValue, number: GrantNumber(rawValue: number)))
+        return number
     }
 }
 

@@ -63,6 +63,10 @@ extension PeerCore {
     /// Undoes ``makeGrant(_:to:oneShot:)``: the message was not sent. Any thread.
     func endGrant(_ number: UInt32) {
         nodes.withLock { _ = $0.end(number, .undone, at: 0) }
+        guard chores.isThere(.lateNotices) else { return }
+        // A notice is due, and nobody rings for it.
+        var own = outboxMapping.raw
+        shmring_outbox_attend(&own)
     }
 
     /// The own node to which a grant leads that the link's peer names. nil: it has none of that name. Only the
@@ -122,6 +126,8 @@ extension PeerCore {
         _ node: UInt64, _ number: GrantNumber, _ link: Link, _ table: inout NodeTable
     ) -> Bool {
         if !number.isMadeByBroker {
+            // Behind the adding, so that the node is never without one of both.
+            defer { table.isShown(number.rawValue) }
             return table.add(
                 number.rawValue, node: node, link: link.index, name: number.rawValue)
         }
@@ -149,21 +155,35 @@ extension PeerCore {
         let ring = message.pointee.ring
         guard let link = link(sender: message.pointee.sender, ring: ring) else { return .unknown }
         let (number, stamp) = (message.pointee.grant, message.pointee.stamp)
+        let goesFirst = goesBeforeOwnReleases
         return nodes.withLock { table in
             let own = table.grant(
                 named: number, sender: link.itsIndex, ring: ring, link: link.index)
             guard let own else { return .unknown }
-            guard table.accepts(own, at: stamp) else { return .tooLate }
+            guard table.accepts(own, at: stamp, goesFirst: goesFirst) else { return .tooLate }
             return .found(own, table.memory.entries[Int(own)])
         }
     }
 
+    /// Whether the message in hand stands before what this peer has released at the same stamp, which a coarse clock
+    /// gives: as everybody else has them in order who receives both. A unicast was received by nobody else, and may have
+    /// been received behind such a release's message.
+    private var goesBeforeOwnReleases: Bool {
+        let tie = shmring_inbox_tie(inbox)
+        let sender = UInt32(truncatingIfNeeded: tie >> 32)
+        guard tie != 0, sender <= ownPeer.rawValue else { return false }
+        // Its own: by the common lane it is of the release's transaction.
+        let lane = UInt32(truncatingIfNeeded: tie) / UInt32(SHMRING_COMMIT_WORDS)
+        return sender < ownPeer.rawValue || lane != laneCount
+    }
+
     /// A message has come under it: a right to one message ends.
     func useGrant(_ number: UInt32, at stamp: UInt64) {
-        nodes.withLock { table in
-            guard table.marks(of: number).contains(.oneShot) else { return }
-            _ = table.end(number, .used, at: stamp)
+        let notice = nodes.withLock { table -> QueuedNotice? in
+            guard table.marks(of: number).contains(.oneShot) else { return nil }
+            return table.end(number, .used, at: stamp)
         }
+        if let notice { notices.append(notice) }
     }
 
     // MARK: What holders say

@@ -11,6 +11,8 @@ extension PeerCore {
     struct SetAside {
         var ticket = Ticket.none
         fileprivate var copies: [(link: Link, record: ControlRecord)] = []
+        /// Numbers of grants of own nodes.
+        fileprivate var own: [UInt32] = []
     }
 
     // MARK: The giver's side
@@ -22,22 +24,23 @@ extension PeerCore {
         var contents: [ControlConnection.TicketContent] = []
         var held: [Int] = []
         var unknown: [Int] = []
-        for (place, id) in ids.enumerated() {
-            let entry = try usableEntry(id)
-            guard let link = link(at: Int(entry.pointee.link)) else { throw noSuchHandleToSend }
-            if link.peer == ownPeer {
-                contents.append(try setAside(entry, of: link))
-                continue
-            }
-            let key = entry.pointee.key
-            if key.granter == 0 { held.append(place) } else { unknown.append(place) }
-            contents.append(
-                .held(
-                    owner: link.peer,
-                    number: GrantNumber(
-                        rawValue: key.number == 0 ? entry.pointee.grant : key.number)))
-        }
         do throws(Bus1Error) {
+            for (place, id) in ids.enumerated() {
+                let entry = try usableEntry(id)
+                guard let link = link(at: Int(entry.pointee.link)) else { throw noSuchHandleToSend }
+                if link.peer == ownPeer {
+                    let number = try setAside(entry, of: link, &contents)
+                    aside.own.append(number)
+                    continue
+                }
+                let key = entry.pointee.key
+                if key.granter == 0 { held.append(place) } else { unknown.append(place) }
+                contents.append(
+                    .held(
+                        owner: link.peer,
+                        number: GrantNumber(
+                            rawValue: key.number == 0 ? entry.pointee.grant : key.number)))
+            }
             try deposit(unknown, ids, &contents, &aside)
             do throws(Bus1Error) {
                 aside.ticket = try connection.makeTicket(contents, until: .after(.seconds(10)))
@@ -90,6 +93,7 @@ extension PeerCore {
             guard isTaken == true else { return }
         }
         for copy in aside.copies { giveUp(copy.record, to: copy.link.route) }
+        nodes.withLock { table in for number in aside.own { table.takeBack(number) } }
     }
 
     // MARK: The owner's side

@@ -83,22 +83,17 @@ extension PeerCore {
             let place = UnsafeMutablePointer(mutating: link.dropWord(index))
             // SYNC H12 acquire, pairs with N4: what it names was written before it referred or ended.
             let word = shmring_load_acquire(place.pointer(to: \.word)!)
-            // Relaxed, once: H12 puts it behind the word. The other process can write both.
+            // Relaxed: whose it is, which is asked again when its turn comes.
             let what = shmring_load_relaxed(place.pointer(to: \.what)!)
             guard word != 0, what >> 32 == UInt64(ownPeer.rawValue),
                 link.drops[index]?.isDone(word) != false
             else { continue }
-            var drop = Link.Drop(which: UInt32(truncatingIfNeeded: what), seen: word)
-            if drop.which == ReservedGrant.unbound, index + 1 < Int(SHMRING_DROP_WORDS) {
-                // Relaxed, once, as above.
-                drop.key = shmring_load_relaxed((place + 1).pointer(to: \.what)!)
-            }
             let result = shmring_inbox_watch(
                 inbox, SHMRING_WATCH_DROP, place.pointer(to: \.word)!, link.commitWords,
                 link.commitWordCount, link.peer.rawValue, 0,
                 UInt64(link.index) << 32 | UInt64(index))
             guard result == 0 else { return result }
-            link.drops[index] = drop
+            link.drops[index] = Link.Drop(seen: word)
         }
         return 0
     }
@@ -184,20 +179,60 @@ extension PeerCore {
 
     private func applyDrop(_ linkIndex: Int, _ index: Int, at stamp: UInt64) {
         let link = links[linkIndex]
-        guard let drop = link.drops[index] else { return }
-        link.drops[index]!.done = stamp
+        guard link.drops[index] != nil else { return }
+        let place = UnsafeMutablePointer(mutating: link.dropWord(index))
+        // Relaxed: only to know it again.
+        let word = shmring_load_relaxed(place.pointer(to: \.word)!)
+        guard let record = dropRecord(place, index, of: link, at: stamp) else {
+            if word >> 62 == 0, word > shmring_clock_now(clock) {
+                // Of the future, which no honest owner's is: nothing ends by it.
+                refused += 1
+                link.drops[index] = Link.Drop(seen: word, done: stamp)
+                return
+            }
+            // Watched for an attempt that was aborted, and taken for something else since, perhaps for this peer again:
+            // its flag may have come while the former was watched.
+            link.drops[index] = nil
+            if collectDrops(of: link) != 0, let ring = ringPlace(of: link) {
+                // No memory for it: with the next look.
+                shmring_consumer_flag(rings[Int(ring)].consumer, RingFlag.drops)
+            }
+            return
+        }
+        // By then it may refer to another attempt than when it was first seen.
+        link.drops[index] = Link.Drop(seen: word, done: stamp)
         if let ring = ringPlace(of: link) {
-            let record =
-                drop.which == ReservedGrant.unbound
-                ? ControlRecord(
-                    .releaseUnbound, number: 0, first: UInt32(truncatingIfNeeded: drop.key >> 32),
-                    second: UInt32(truncatingIfNeeded: drop.key))
-                : ControlRecord(.release, number: drop.which)
             applyControl(record, from: link.route, ring: ring, stamp: stamp)
         }
         link.dropsDone += 1
         // SYNC H11 release, pairs with H10 in DropWords.takeBack: behind the reading of the word.
         shmring_store_release(link.boardIn.pointer(to: \.drops_seen)!, link.dropsDone)
+    }
+
+    /// What a drop word says that ended at this stamp. nil: it is not that transaction's any more, so that it never was
+    /// one of this peer's, whose words stay until they are counted.
+    private func dropRecord(
+        _ place: UnsafeMutablePointer<shmring_drop>, _ index: Int, of link: Link, at stamp: UInt64
+    ) -> ControlRecord? {
+        // SYNC H15 acquire, pairs with H14 in DropWords.take: if the word is still the same behind this, then this is what
+        // it speaks of.
+        let what = shmring_load_acquire(place.pointer(to: \.what)!)
+        let which = UInt32(truncatingIfNeeded: what)
+        var key: UInt64 = 0
+        if which == ReservedGrant.unbound, index + 1 < Int(SHMRING_DROP_WORDS) {
+            key = shmring_load_acquire((place + 1).pointer(to: \.what)!)
+        }
+        var ended: UInt64 = 0
+        let result = shmring_word_state(
+            place.pointer(to: \.word)!, link.commitWords, link.commitWordCount, &ended)
+        guard result == 0, ended == stamp, what >> 32 == UInt64(ownPeer.rawValue) else {
+            return nil
+        }
+        return which == ReservedGrant.unbound
+            ? ControlRecord(
+                .releaseUnbound, number: 0, first: UInt32(truncatingIfNeeded: key >> 32),
+                second: UInt32(truncatingIfNeeded: key))
+            : ControlRecord(.release, number: which)
     }
 
     /// A peer's death: its handles to our nodes are gone, and its nodes are released, all at one instant.

@@ -175,6 +175,7 @@ struct shmring_inbox {
     uint64_t park_number; /* the latest */
     struct shmring_watch *watches;
     uint32_t watch_count, watch_capacity;
+    uint64_t told_stamp, told_tie; /* of the latest ready entry that was told */
     uint32_t in_hand;     /* ready[ready_first - 1] is a message not dealt with yet */
     uint32_t unsettled;   /* what must be looked at before a plain slot is delivered in place */
     uint32_t notice_kind; /* with SHMRING_NOTICE: an enum shmring_watch_kind, */
@@ -205,6 +206,13 @@ struct shmring_message {
     uint32_t ring;     /* index in the inbox */
     uint64_t body[];   /* room for inbox->body_bytes_max bytes */
 };
+
+/* What orders the message told last among others of its stamp: see `tie` of struct shmring_open; 0
+ * of one that was told in its place. Until the next call of take. */
+SHMRING_INLINE uint64_t shmring_inbox_tie(const struct shmring_inbox *inbox)
+{
+    return inbox->in_hand ? inbox->told_tie : 0;
+}
 
 /* The head's side of a consumer, for the inbox. */
 void shmring_consumer_return_to_service(struct shmring_consumer *consumer, uint32_t retired_index,
