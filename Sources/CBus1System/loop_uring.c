@@ -72,8 +72,10 @@ static bool operation_start(struct uring_loop *loop, struct operation *operation
         return false;
     switch (operation->kind) {
     case BUS1_SYS_EVENT_ACCEPTED:
-        io_uring_prep_multishot_accept(sqe, operation->fd, NULL, NULL,
-                                       SOCK_CLOEXEC | SOCK_NONBLOCK);
+        /* Not an accept in the kernel: of those that wait for the same socket, it wakes one, and
+         * that may be the ring of a broker that was killed just now, whose place this one has
+         * taken. A poll is woken in any case, and looks when it begins. */
+        io_uring_prep_poll_add(sqe, operation->fd, POLLIN);
         break;
     case BUS1_SYS_EVENT_PACKET:
         loop_packet_reset(operation->packet);
@@ -154,8 +156,6 @@ static void uring_forget(struct bus1_sys_loop *base, int fd, uint64_t token)
 /* What to do with a completion of something nobody asks for any more. */
 static void discard(struct operation *operation, int result)
 {
-    if (operation->kind == BUS1_SYS_EVENT_ACCEPTED && result >= 0)
-        close(result);
     if (operation->kind == BUS1_SYS_EVENT_PACKET)
         loop_packet_discard(operation->packet, result);
 }
@@ -170,6 +170,11 @@ static bool complete(struct uring_loop *loop, struct operation *operation, int r
         if (!more)
             operation_free(loop, operation);
         return false;
+    }
+    if (operation->kind == BUS1_SYS_EVENT_ACCEPTED && result >= 0) {
+        result = accept4(operation->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (result < 0)
+            result = -errno;
     }
     bool again = result == -EAGAIN || result == -EINTR || result == -ECONNABORTED;
     bool ends = operation->kind == BUS1_SYS_EVENT_READY ||

@@ -245,7 +245,14 @@ ssize_t bus1_sys_socket_receive(int fd, void *bytes, size_t capacity,
     *fd_count_out = 0;
     /* A peek installs the descriptors and leaves the message where it is: if they did not all find
      * room in our table, nothing is lost. */
-    ssize_t peeked = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
+    const int flags = MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC;
+    ssize_t peeked = recvmsg(fd, &message, flags);
+    /* Said once when the other end is gone and had not read all that was sent to it: what it had
+     * sent itself comes nevertheless. */
+    if (peeked < 0 && errno == ECONNRESET) {
+        message.msg_controllen = sizeof(control);
+        peeked = recvmsg(fd, &message, flags);
+    }
     if (peeked < 0)
         return -errno;
     int count = descriptors_take(&message, fds_out);
@@ -258,7 +265,8 @@ ssize_t bus1_sys_socket_receive(int fd, void *bytes, size_t capacity,
     }
     /* Taken for good, without control data: its descriptors are ours already. */
     char nothing;
-    (void)recv(fd, &nothing, peeked > 0 ? 1 : 0, MSG_DONTWAIT);
+    if (recv(fd, &nothing, peeked > 0 ? 1 : 0, MSG_DONTWAIT) < 0 && errno == ECONNRESET)
+        (void)recv(fd, &nothing, peeked > 0 ? 1 : 0, MSG_DONTWAIT);
     if (too_many || (size_t)peeked > capacity) {
         descriptors_close(fds_out, count);
         return -EMSGSIZE;

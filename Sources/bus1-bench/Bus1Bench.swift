@@ -9,7 +9,7 @@ struct Bus1Bench: ParsableCommand {
             CompareCommand.self, RunCommand.self, OnceCommand.self, GateCommand.self,
             SelftestCommand.self, CheckCommand.self, FaultsCommand.self, SoakCommand.self,
             ListCommand.self, ServeCommand.self, Worker.self, CheckWorker.self,
-            SoakGuest.self, CheckBroker.self,
+            SoakGuest.self, CheckBroker.self, GapPeer.self,
         ],
         defaultSubcommand: CompareCommand.self)
 }

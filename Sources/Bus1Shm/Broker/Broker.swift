@@ -88,6 +88,8 @@ final class Broker {
     var asked: [HeirLink] = []
     var lastHeir: UInt64 = 0
     private var nextLookAfterHeirs = Deadline.now
+    /// Messages to peers that this broker's journal has told of, as an heir.
+    var outputs: UInt64 = 0
     /// Of `BrokerThread`.
     var filesNumber: UInt64 = 0
     /// To whom something was said in this turn, while there is an heir that must know it first.

@@ -78,7 +78,9 @@ enum BrokerThread {
         let service = try Broker.Service(
             listener: listener, stopEvent: try makeEvent(), mode: .embedded, place: place)
         broker.filesNumber = register(place)
+        shmring_fault_at(SHMRING_FAULT_OVER_PLACE)
         broker.succeed(service)
+        _ = shmring_fault_act_as(SHMRING_FAULT_BROKER.rawValue)
         note(loop: broker.loopName, broker.filesNumber)
         keep(service)
         serve(broker)

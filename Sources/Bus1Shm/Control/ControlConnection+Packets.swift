@@ -175,7 +175,9 @@ extension ControlConnection {
         let marker = ControlMessage(.again, request: max(1, lastRequest), EmptyBody())
         for message in [marker] + unanswered {
             try put(message, operation, until: .after(cancelPatience))
+            if message === marker { shmring_fault_at(SHMRING_FAULT_AGAIN_SAID) }
         }
+        shmring_fault_at(SHMRING_FAULT_AGAIN_REPEATED)
     }
 
     private func receiveAny(_ operation: StaticString) throws(Bus1Error) -> ControlMessage? {

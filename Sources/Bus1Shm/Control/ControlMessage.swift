@@ -9,6 +9,8 @@ final class ControlMessage {
     /// Received: owned until they are taken. To be sent: borrowed from `keptOpen`.
     private var descriptors: [Int32]
     let keptOpen: [SharedDescriptor]
+    /// At an heir: after which others the broker said it.
+    var placeInJournal: UInt64 = 0
 
     /// To be sent. `tail` follows the body.
     init<Body: BitwiseCopyable>(

@@ -1,5 +1,21 @@
 import CShmRing
 
+/// What a process is for its bus.
+@_spi(Checking)
+public enum BrokerRole: UInt32, Sendable {
+    case none = 1
+    /// It keeps the broker's tables, and takes its place when it ends.
+    case heir
+    case broker
+
+    /// Of this process, which is on one bus.
+    @_spi(Checking)
+    public static var ofThisProcess: BrokerRole {
+        if !BrokerThread.loopNames.isEmpty { return .broker }
+        return HeirThread.count > 0 ? .heir : .none
+    }
+}
+
 extension Peer {
     /// How often each rule of the order acted while this peer received, since it joined. For `bus1-bench check`, which
     /// believes no run in which a rule had nothing to do.

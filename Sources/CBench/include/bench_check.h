@@ -13,6 +13,7 @@
 #define BENCH_CHECK_PEERS 512u
 #define BENCH_CHECK_PLACES 64u /* nodes that one peer offers at a time */
 #define BENCH_CHECK_COUNTS 32u
+#define BENCH_CHECK_SERVERS 16u /* processes at a time that serve the bus, or stand by for that */
 
 enum bench_check_phase {
     BENCH_CHECK_GATHER = 1, /* join, make nodes */
@@ -34,7 +35,15 @@ struct bench_check_peer {
     uint32_t places[BENCH_CHECK_PLACES]; /* numbers of nodes that can be looked up; the peer */
     uint64_t counts[BENCH_CHECK_COUNTS]; /* how often rules acted; the peer */
     uint64_t received; /* messages and notices; the peer */
-    uint64_t pad[8];
+    uint32_t asks; /* it waits for the broker; the peer */
+    uint32_t pad0;
+    uint64_t pad[7];
+};
+
+/* A process that does nothing but be the broker, its heir, or ready to be. */
+struct bench_check_server {
+    uint32_t role;     /* as `BrokerRole` in Bus1Shm; 0: it has not joined; the server */
+    uint32_t received; /* messages; the server */
 };
 
 struct bench_check_stage {
@@ -42,10 +51,12 @@ struct bench_check_stage {
     uint32_t peer_count; /* that were ever started; the coordinator */
     uint64_t recorder_bytes;
     uint32_t is_broker_away; /* the coordinator: nobody shall ask it now */
-    uint32_t pad0;
+    uint32_t may_bus_end; /* the coordinator: broker and heir may be gone, which is no fault */
     uint64_t pad[13];
     struct bench_check_peer peers[BENCH_CHECK_PEERS];
-    struct shmring_fault_control faults[BENCH_CHECK_PEERS + 1]; /* the last: the broker's */
+    struct bench_check_server servers[BENCH_CHECK_SERVERS];
+    /* Behind the peers': the servers'. */
+    struct shmring_fault_control faults[BENCH_CHECK_PEERS + BENCH_CHECK_SERVERS];
 };
 
 /* Makes it; the caller owns the descriptor. -errno. */
@@ -82,6 +93,12 @@ static inline uint64_t *bench_check_count(struct bench_check_stage *stage, uint3
                                           uint32_t count)
 {
     return &stage->peers[peer].counts[count];
+}
+
+static inline struct bench_check_server *bench_check_server_at(struct bench_check_stage *stage,
+                                                               uint32_t server)
+{
+    return &stage->servers[server];
 }
 
 /* Becomes this user, for good, with no group but its own. 0 or -errno. */

@@ -21,6 +21,7 @@ enum shmring_fault_role {
     SHMRING_FAULT_SENDER = 1,   /* it sends, gives up, asks, joins */
     SHMRING_FAULT_RECEIVER = 2, /* it receives */
     SHMRING_FAULT_BROKER = 4,
+    SHMRING_FAULT_HEIR = 8, /* it keeps a broker's tables, and takes its place */
 };
 #define SHMRING_FAULT_BOTH (SHMRING_FAULT_SENDER | SHMRING_FAULT_RECEIVER)
 
@@ -79,6 +80,8 @@ enum shmring_fault_role {
     POINT(INTRODUCE_GRANTED, "introduce: right granted", SHMRING_FAULT_SENDER)                     \
     POINT(INTRODUCE_RING, "introduce: ring mapped", SHMRING_FAULT_SENDER)                          \
     POINT(INTRODUCE_LINK, "introduce: link made", SHMRING_FAULT_BOTH)                              \
+    POINT(AGAIN_SAID, "again: said", SHMRING_FAULT_RECEIVER)                                       \
+    POINT(AGAIN_REPEATED, "again: requests repeated", SHMRING_FAULT_RECEIVER)                      \
     POINT(BROKER_WELCOMED, "broker: memory made", SHMRING_FAULT_BROKER)                            \
     POINT(BROKER_SEALED, "broker: memory sealed", SHMRING_FAULT_BROKER)                            \
     POINT(BROKER_PUBLISHED, "broker: name published", SHMRING_FAULT_BROKER)                        \
@@ -91,14 +94,34 @@ enum shmring_fault_role {
     POINT(BROKER_DEATH, "broker: death pending", SHMRING_FAULT_BROKER)                             \
     POINT(BROKER_STAMPED, "broker: death stamped", SHMRING_FAULT_BROKER)                           \
     POINT(BROKER_MARKED, "broker: dead one marked", SHMRING_FAULT_BROKER)                          \
-    POINT(BROKER_BURIED, "broker: burial answered", SHMRING_FAULT_BROKER)
+    POINT(BROKER_BURIED, "broker: burial answered", SHMRING_FAULT_BROKER)                          \
+    POINT(JOURNAL_PACKET, "journal: part of an entry sent", SHMRING_FAULT_BROKER)                  \
+    POINT(JOURNAL_ENTRY, "journal: entry sent", SHMRING_FAULT_BROKER)                              \
+    POINT(JOURNAL_ASKED, "journal: process asked", SHMRING_FAULT_BROKER)                           \
+    POINT(JOURNAL_WHOLE, "journal: new heir told all", SHMRING_FAULT_BROKER)                       \
+    POINT(JOURNAL_DISMISSED, "journal: heir dismissed", SHMRING_FAULT_BROKER)                      \
+    POINT(HEIR_ASKED, "heir: asked", SHMRING_FAULT_HEIR)                                           \
+    POINT(HEIR_READY, "heir: said ready", SHMRING_FAULT_HEIR)                                      \
+    POINT(HEIR_PACKET, "heir: part of an entry read", SHMRING_FAULT_HEIR)                          \
+    POINT(HEIR_RECORD, "heir: part of an entry applied", SHMRING_FAULT_HEIR)                       \
+    POINT(HEIR_ENTRY, "heir: entry applied", SHMRING_FAULT_HEIR)                                   \
+    POINT(HEIR_KILLED, "heir: stopped broker killed", SHMRING_FAULT_HEIR)                          \
+    POINT(HEIR_ALONE, "take over: broker has ended", SHMRING_FAULT_HEIR)                           \
+    POINT(OVER_PLACE, "take over: place registered", SHMRING_FAULT_HEIR)                           \
+    POINT(OVER_LISTENS, "take over: listens again", SHMRING_FAULT_HEIR)                            \
+    POINT(OVER_WATCHES, "take over: one watched", SHMRING_FAULT_HEIR)                              \
+    POINT(OVER_DEATH, "take over: begun death announced", SHMRING_FAULT_HEIR)                      \
+    POINT(OVER_ATTENDED, "take over: all called", SHMRING_FAULT_HEIR)                              \
+    POINT(OVER_RESENT, "take over: one message sent again", SHMRING_FAULT_HEIR)                    \
+    POINT(OVER_TOLD, "take over: one told", SHMRING_FAULT_HEIR)                                    \
+    POINT(OVER_DONE, "take over: heir looked for", SHMRING_FAULT_HEIR)
 
 #define SHMRING_FAULT_IN_ENUM(name, text, roles) SHMRING_FAULT_##name,
 enum shmring_fault_point {
     SHMRING_FAULT_NONE,
     SHMRING_FAULT_POINTS(SHMRING_FAULT_IN_ENUM) SHMRING_FAULT_COUNT,
 };
-#define SHMRING_FAULTS_MAX 80u
+#define SHMRING_FAULTS_MAX 96u
 _Static_assert(SHMRING_FAULT_COUNT <= SHMRING_FAULTS_MAX, "the control has a count for each");
 
 /* Of one process, in memory that it shares with whoever arms it. */
@@ -109,7 +132,8 @@ struct shmring_fault_control {
     int32_t signal;   /* who arms: SIGKILL or SIGSTOP */
     uint32_t arrived; /* the process: the point at which it sent itself the signal */
     uint32_t pad[3];
-    uint32_t arrivals[2][SHMRING_FAULTS_MAX]; /* the process: as sender or broker, as receiver */
+    uint32_t arrivals[2][SHMRING_FAULTS_MAX]; /* the process: as receiver second, as all else
+                                               * first */
 };
 
 #if defined(SHMRING_SWITCHES)

@@ -31,6 +31,8 @@ extension CheckActor {
             recorder, BENCH_RECORD_SEND.rawValue, nextTransaction(), items, UInt32(items.count))
         do throws(Bus1Error) {
             // The first time between two peers the broker introduces them, which takes a moment.
+            asks(true)
+            defer { asks(false) }
             try transaction.commit(until: .after(.milliseconds(20)))
             mine.pointee.passed += 1
             sent(true)

@@ -44,10 +44,8 @@ extension CheckActor {
     }
 
     private mutating func holdPrivate(_ place: Place) throws {
-        let begin = bench_recorder_now()
-        let handle = try peer.makeHandle(to: place.node!)
-        record(BENCH_RECORD_HANDLE, since: begin, place.number)
-        privateHandles.append(Held(id: handle.detach(), node: place.number))
+        guard let id = try makeOwnHandle(place) else { return }
+        privateHandles.append(Held(id: id, node: place.number))
     }
 
     /// Releases an own node, alone or in one transaction with a message, and makes another one.

@@ -48,6 +48,8 @@ struct CheckActor: ~Copyable {
     var transactions: UInt64 = 0
     var steps: UInt64 = 0
     var items: [UInt32] = []
+    /// It came when the bus ended: it only looks on.
+    var isIdle = false
     /// The latest notice said that no handles are left.
     var noneLeft = false
 
@@ -71,9 +73,13 @@ struct CheckActor: ~Copyable {
     // MARK: Setting up
 
     mutating func gather(places count: Int) throws {
-        for place in 0..<count { try addPlace(place) }
-        for _ in 0..<4 { secrets.append(try makeNode(isSecret: true)) }
-        for _ in 0..<3 { privates.append(try makeNode(isSecret: true)) }
+        do {
+            for place in 0..<count { try addPlace(place) }
+            for _ in 0..<4 { secrets.append(try makeNode(isSecret: true)) }
+            for _ in 0..<3 { privates.append(try makeNode(isSecret: true)) }
+        } catch let error as Bus1Error where isLoss(of: error) {
+            isIdle = true
+        }
         mine.pointee.phase = BENCH_CHECK_GATHER.rawValue
     }
 
@@ -82,9 +88,16 @@ struct CheckActor: ~Copyable {
         let place = try makeNode(isSecret: false)
         // Written down before, since a look-up may end before the call does.
         bench_recorder_begin(recorder, BENCH_RECORD_PUBLISH.rawValue, 0, [place.number], 1)
-        try peer.publish(place.node!, as: "c\(place.number)", to: access)
-        bench_recorder_end(recorder, 0)
         if index == places.count { places.append(place) } else { places[index] = place }
+        do throws(Bus1Error) {
+            asks(true)
+            defer { asks(false) }
+            try peer.publish(place.node!, as: "c\(place.number)", to: access)
+        } catch {
+            guard isLoss(of: error) else { throw error }
+            return bench_recorder_forget(recorder)
+        }
+        bench_recorder_end(recorder, 0)
         bench_check_store(bench_check_place(stage, UInt32(me), UInt32(index)), place.number)
     }
 
@@ -171,7 +184,7 @@ struct CheckActor: ~Copyable {
         if habits.pace_us > 0, roll(8) == 0 { usleep(UInt32(roll(habits.pace_us))) }
         // Whatever else there is to do: who asks the broker now waits for it.
         let isBrokerAway = bench_check_load(&stage.pointee.is_broker_away) != 0
-        if isBrokerAway, handles.isEmpty {
+        if isIdle || isBrokerAway && handles.isEmpty {
             _ = try receive(until: .after(.milliseconds(1)))
             return
         }
@@ -251,9 +264,17 @@ struct CheckActor: ~Copyable {
     }
 
     mutating func expect(_ error: Bus1Error, _ codes: [Bus1Error.Code]) throws {
-        guard codes.contains(error.code) else { throw error }
+        guard codes.contains(error.code) || isLoss(of: error) else { throw error }
         sent(error.code == .timedOut ? nil : false)
     }
+
+    /// The broker is gone with its heir, as it may be.
+    func isLoss(of error: Bus1Error) -> Bool {
+        error.code == .severed && bench_check_load(&stage.pointee.may_bus_end) != 0
+    }
+
+    /// Whether the broker is asked for something, and waited for.
+    func asks(_ itDoes: Bool) { bench_check_store(&mine.pointee.asks, itDoes ? 1 : 0) }
 
     // MARK: Handles
 
@@ -286,10 +307,20 @@ struct CheckActor: ~Copyable {
     }
 
     mutating func holdOwn(_ place: Place) throws {
+        if let id = try makeOwnHandle(place) { hold(id, place.number) }
+    }
+
+    /// nil: the first one needs the broker, which is gone.
+    func makeOwnHandle(_ place: Place) throws -> HandleID? {
         let begin = bench_recorder_now()
-        let handle = try peer.makeHandle(to: place.node!)
-        record(BENCH_RECORD_HANDLE, since: begin, place.number)
-        hold(handle.detach(), place.number)
+        do throws(Bus1Error) {
+            let handle = try peer.makeHandle(to: place.node!)
+            record(BENCH_RECORD_HANDLE, since: begin, place.number)
+            return handle.detach()
+        } catch {
+            guard isLoss(of: error) else { throw error }
+            return nil
+        }
     }
 
     private mutating func lookUp() throws {
@@ -302,6 +333,8 @@ struct CheckActor: ~Copyable {
         // Before, since who is killed in the middle may have been given a handle.
         bench_recorder_begin(recorder, BENCH_RECORD_LOOKUP.rawValue, 0, [number], 1)
         do throws(Bus1Error) {
+            asks(true)
+            defer { asks(false) }
             let handle = try peer.lookUp("c\(number)", until: .after(.milliseconds(20)))
             bench_recorder_end(recorder, 0)
             let id = handle.detach()
@@ -310,7 +343,8 @@ struct CheckActor: ~Copyable {
         } catch {
             // Nobody offers it any more.
             bench_recorder_forget(recorder)
-            guard error.code == .timedOut || error.code == .nodeReleased else { throw error }
+            guard error.code == .timedOut || error.code == .nodeReleased || isLoss(of: error)
+            else { throw error }
         }
     }
 

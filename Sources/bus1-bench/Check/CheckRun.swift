@@ -13,8 +13,9 @@ struct CheckPlan: Sendable {
     var kills = 3
     var stops = 0
     var clock = CheckClock.usual
-    /// The broker is a process of its own, so that it can be stopped and killed.
-    var isBrokerApart = false
+    /// So many processes do nothing but serve the bus or stand by for it, so that they can be stopped and killed. 0: this
+    /// process serves it.
+    var servers = 0
     var seed: UInt64 = 1
     var slots = 256
     var habits = CheckHabits()
@@ -27,18 +28,18 @@ final class CheckRun {
     struct Member {
         let peer: Int
         let pid: pid_t
-        fileprivate let control: Int32
+        let control: Int32
         fileprivate let quota: UInt64
     }
 
     let plan: CheckPlan
     let stage: UnsafeMutablePointer<bench_check_stage>
     private let stageFD: Int32
-    private let bus: Bus
+    let bus: Bus
     /// Unless somebody else serves the bus.
     private let host: BusHost?
     private let directory: TemporaryDirectory?
-    private(set) var broker: Member?
+    private(set) var servers: CheckServers?
     private(set) var members: [Member] = []
     private(set) var peerCount = 0
     private var dice: SplitMix64
@@ -58,38 +59,17 @@ final class CheckRun {
         self.stage = stage
         // Read by the broker that is made next.
         if plan.clock == .coarse { setenv("BUS1_CLOCK", "coarse", 1) }
-        directory = bus == nil && plan.isBrokerApart ? try TemporaryDirectory() : nil
-        host = bus == nil && !plan.isBrokerApart ? try BusHost() : nil
+        directory = bus == nil && plan.servers > 0 ? try TemporaryDirectory() : nil
+        host = bus == nil && plan.servers == 0 ? try BusHost() : nil
         self.bus = bus ?? host?.bus ?? Bus(path: directory!.path + "/bus")
         // Other users must find the socket.
         if let host { chmod(host.directoryPath, 0o755) }
-        if directory != nil { try startBroker() }
-    }
-
-    /// The place of the broker's control behind those of the peers.
-    static let brokerPlace = Int(BENCH_CHECK_PEERS)
-
-    private func startBroker() throws {
-        let member = try spawn(
-            Self.brokerPlace,
-            ["bus1-bench", "check-broker", "--parent", "\(getpid())", "--bus", bus.path],
-            quota: 0)
-        broker = member
-        let until = bench_monotonic_ns() + 5_000_000_000
-        while access(bus.path, F_OK) != 0 {
-            guard bench_monotonic_ns() < until else {
-                throw BenchError("the broker does not start")
-            }
-            usleep(1000)
-        }
+        if directory != nil { servers = try CheckServers(plan.servers, of: self) }
     }
 
     deinit {
         for member in members { _ = bench_child_end(member.pid, 1) }
-        if let broker {
-            _ = bench_child_end(broker.pid, 1)
-            close(broker.control)
-        }
+        servers?.end()
         for member in members { close(member.control) }
         close(stageFD)
         bench_check_unmap(stage)
@@ -217,6 +197,7 @@ final class CheckRun {
         var habits = plan.habits
         habits.forges = habits.forges && peer == 0
         arguments += habits.arguments
+        if servers != nil { arguments.append("--no-heir") }
         arming(faults(of: peer))
         let member = try spawn(peer, arguments, quota: quota)
         members.append(member)
@@ -225,7 +206,7 @@ final class CheckRun {
         return member
     }
 
-    private func spawn(_ place: Int, _ arguments: [String], quota: UInt64) throws -> Member {
+    func spawn(_ place: Int, _ arguments: [String], quota: UInt64) throws -> Member {
         var ends: [Int32] = [-1, -1]
         try BenchError.check(bench_control_pair(&ends), "making a control socket")
         defer { close(ends[1]) }

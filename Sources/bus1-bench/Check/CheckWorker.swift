@@ -24,6 +24,22 @@ struct CheckWorker: ParsableCommand {
     @Flag var releasesPublished = false
     @Flag(name: .customLong("long")) var isLong = false
     @Option(name: .customLong("pace")) var pace_us = 0
+    /// It never takes the broker's place.
+    @Flag var noHeir = false
+
+    /// Again, if broker and heir went in the middle: then there is another bus.
+    private func join(
+        _ options: Peer.Options, _ stage: UnsafeMutablePointer<bench_check_stage>
+    ) throws(Bus1Error) -> Peer {
+        while true {
+            do throws(Bus1Error) {
+                return try Peer(on: Bus(path: bus, isolation: isolation.value), options)
+            } catch {
+                guard error.code == .severed, bench_check_load(&stage.pointee.may_bus_end) != 0
+                else { throw error }
+            }
+        }
+    }
 
     func run() throws {
         guard bench_worker_settle(parent) == 0,
@@ -36,7 +52,8 @@ struct CheckWorker: ParsableCommand {
             options.slots = slots
             // Little enough that senders of long payloads wait for what they have lent.
             if isLong { options.poolBytes = 1 << 20 }
-            let peer = try Peer(on: Bus(path: bus, isolation: isolation.value), options)
+            if noHeir { options.standsBy = false }
+            let peer = try join(options, stage)
             var actor = CheckActor(
                 peer: peer, stage: stage, me: self.peer, quota: quota,
                 dice: SplitMix64(state: seed), access: user == 0 ? .sameUser : .anyone,

@@ -5,10 +5,14 @@ struct FaultGaps {
     private var since: [Int: (received: UInt64, time_ns: UInt64)] = [:]
     private(set) var gaps_ns: [UInt64] = []
 
-    /// Looks once. Gaps that have not ended yet are not counted.
+    /// Looks once. Gaps that have not ended yet are not counted, nor those in which a process waits for the broker.
     mutating func look(at peers: [Int], of run: CheckRun) {
         let now = bench_monotonic_ns()
         for peer in peers {
+            guard bench_check_load(&run.at(peer).pointee.asks) == 0 else {
+                since[peer] = nil
+                continue
+            }
             let received = run.at(peer).pointee.received
             guard let last = since[peer] else {
                 since[peer] = (received, now)

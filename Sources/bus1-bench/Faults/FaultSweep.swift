@@ -7,7 +7,17 @@ struct FaultSweep {
     let run: CheckRun
     var table: FaultTable
     var dice: SplitMix64
-    private(set) var killed = 0
+    var killed = 0
+    /// What works no more after a broker's end.
+    var failures: [String] = []
+    /// With which the names of points begin at which brokers and heirs are killed.
+    var only = ""
+    /// Whom it is about to kill or stop, for whoever reads that it failed.
+    var doing = "" { didSet { done.append(doing) } }
+    /// The same so far, on this bus.
+    private(set) var done: [String] = []
+    /// The bus has ended with its broker and its heir: nobody else can be killed.
+    var isOver = false
     var stopped = 0
 
     struct Victim {
@@ -48,7 +58,7 @@ struct FaultSweep {
         }
     }
 
-    private mutating func roll(_ sides: Int) -> Int { Int(dice.next() % UInt64(sides)) }
+    mutating func roll(_ sides: Int) -> Int { Int(dice.next() % UInt64(sides)) }
 
     /// Kills until there are so many, or none of the points comes by any more; `onlyZeros`: what was never hit, until
     /// everything was.
@@ -56,9 +66,10 @@ struct FaultSweep {
         var inVain = 0
         while killed < count, inVain < 100 {
             let zeros = table
-            guard let cell = table.neediest(&dice, where: { !onlyZeros || zeros.isZero($0) }) else {
-                return
+            let isWanted = { (cell: FaultTable.Cell) in
+                !Self.isOfBrokers(cell) && (!onlyZeros || zeros.isZero(cell))
             }
+            guard let cell = table.neediest(&dice, where: isWanted) else { return }
             let before = killed
             if table.wantsPair(cell) { try killTwo(cell) } else { try killOne(cell) }
             inVain = killed > before ? 0 : inVain + 1
@@ -109,18 +120,11 @@ struct FaultSweep {
             }
             return
         }
-        // One that is likely to come by at once.
-        let others = table.cells.indices.filter {
-            !isOfNewcomers($0) && provocation(of: $0) == nil && table.cells[$0].missesInARow == 0
-        }
-        guard !others.isEmpty else {
-            Glibc.kill(first.member.pid, SIGKILL)
-            try reap(first)
-            return table.hit(cell, inPair: false)
-        }
-        let second = others[roll(others.count)]
-        guard
-            var other = try arm(second, SIGSTOP, without: first.member.peer, provoker?.member.peer)
+        let others = cellsAtOnce
+        guard !others.isEmpty,
+            var other = try arm(
+                others[roll(others.count)], SIGSTOP, without: first.member.peer,
+                provoker?.member.peer)
         else {
             Glibc.kill(first.member.pid, SIGKILL)
             try reap(first)
@@ -133,7 +137,15 @@ struct FaultSweep {
         table.hit(cell, inPair: isPair)
         if isPair {
             try reap(other)
-            table.hit(second, inPair: true)
+            table.hit(other.cell, inPair: true)
+        }
+    }
+
+    /// At which some peer is likely to come by at once.
+    var cellsAtOnce: [Int] {
+        table.cells.indices.filter {
+            !isOfNewcomers($0) && provocation(of: $0) == nil && table.cells[$0].missesInARow == 0
+                && !Self.isOfBrokers(table.cells[$0])
         }
     }
 
@@ -161,13 +173,7 @@ struct FaultSweep {
             return Victim(
                 member: member, cell: cell, control: run.faults(of: member.peer), before: now)
         }
-        if role == SHMRING_FAULT_BROKER.rawValue {
-            guard let broker = run.broker else { return nil }
-            let control = run.faults(of: broker.peer)
-            shmring_fault_arm(control, point, role, UInt32(roll(2)), signal)
-            return Victim(
-                member: broker, cell: cell, control: control, before: bench_recorder_now())
-        }
+        if Self.isOfServers(table.cells[cell]) { return armServer(cell, signal) }
         let candidates = acting().filter { !others.contains($0.peer) }
         guard !candidates.isEmpty else {
             usleep(1000)
@@ -192,8 +198,12 @@ struct FaultSweep {
         of victim: inout Victim, provokedBy provoker: Victim? = nil
     ) throws -> Bool {
         let patience_ns = UInt64(60_000_000 * (1 + min(4, table.cells[victim.cell].missesInARow)))
-        let isNew = isOfNewcomers(victim.cell)
-        let deadline = bench_monotonic_ns() + (isNew ? 2_000_000_000 : patience_ns)
+        let deadline =
+            bench_monotonic_ns()
+            + (isOfNewcomers(victim.cell)
+                ? 2_000_000_000
+                : Self.isOfBrokers(table.cells[victim.cell])
+                    ? serverPatience_ns(victim.cell) : patience_ns)
         // What was out of service returns once its claimer goes on.
         var goesOn =
             table.cells[victim.cell].point == SHMRING_FAULT_HEAD_RETURNED.rawValue ? provoker : nil
@@ -227,21 +237,34 @@ struct FaultSweep {
         guard byKill || byStop else {
             throw BenchError("peer \(victim.member.peer) ended with status \(status)")
         }
-        if byKill {
-            run.lost(victim.member, since: victim.before)
-            try replace(victim)
-        }
+        if byKill { try hasEnded(victim) }
         return true
     }
 
     /// One who was to end at a point, and has ended.
     mutating func reap(_ victim: Victim) throws {
         killed += 1
-        guard run.members.contains(where: { $0.pid == victim.member.pid }) else { return }
+        guard isThere(victim.member) else { return }
         var status: Int32 = 0
         while waitpid(victim.member.pid, &status, 0) < 0 && errno == EINTR {}
         guard status & 0x7f == SIGKILL else {
             throw BenchError("peer \(victim.member.peer) ended with status \(status)")
+        }
+        try hasEnded(victim)
+    }
+
+    private func isThere(_ member: CheckRun.Member) -> Bool {
+        run.members.contains { $0.pid == member.pid } || server(of: member) != nil
+    }
+
+    func server(of member: CheckRun.Member) -> CheckServers.Server? {
+        run.servers?.all.first { $0.member.pid == member.pid }
+    }
+
+    private func hasEnded(_ victim: Victim) throws {
+        if let server = server(of: victim.member) {
+            run.servers?.forget(server)
+            return
         }
         run.lost(victim.member, since: victim.before)
         try replace(victim)
@@ -262,10 +285,23 @@ struct FaultSweep {
     /// Nobody but the one that is waited for may end.
     private func lookAfter(_ expected: CheckRun.Member) throws {
         guard bench_interrupted() == 0 else { throw Interrupted() }
-        for member in run.members where member.pid != expected.pid {
+        let isVictim = { [run] (member: CheckRun.Member) in
+            member.pid == expected.pid || shmring_fault_arrived(run.faults(of: member.peer)) != 0
+        }
+        for member in run.members where !isVictim(member) {
             var status: Int32 = 0
             if waitpid(member.pid, &status, WNOHANG) == member.pid {
                 throw BenchError("peer \(member.peer) ended by itself, status \(status)")
+            }
+        }
+        for server in run.servers?.all ?? [] where !isVictim(server.member) {
+            var status: Int32 = 0
+            if waitpid(server.member.pid, &status, WNOHANG) == server.member.pid {
+                run.servers?.forget(server)
+                // A broker that stands still for too long is killed by its heir.
+                guard status & 0x7f == SIGKILL else {
+                    throw BenchError("\(server.name) ended by itself, status \(status)")
+                }
             }
         }
     }

@@ -17,6 +17,8 @@ struct FaultTable {
     /// By point: of pairs of processes that both were hit before either ended.
     private(set) var inPairs: [UInt32: Int] = [:]
     private let hasPairs: Bool
+    /// By point: of stops.
+    private(set) var longest_ns: [UInt32: UInt64] = [:]
 
     /// All points that processes of these roles pass. Without a special build there are none.
     init(of roles: Set<UInt32>, pairs: Bool) {
@@ -28,13 +30,19 @@ struct FaultTable {
     init(_ points: [(UInt32, UInt32)], of roles: Set<UInt32>, pairs: Bool) {
         hasPairs = pairs
         for (point, passedBy) in points {
-            for role in [SHMRING_FAULT_SENDER, SHMRING_FAULT_RECEIVER, SHMRING_FAULT_BROKER]
+            for role in Self.allRoles
             where passedBy & role.rawValue != 0 && roles.contains(role.rawValue) {
                 cells.append(Cell(point: point, role: role))
                 if pairs { inPairs[point] = 0 }
             }
         }
     }
+
+    private static let allRoles = [
+        SHMRING_FAULT_SENDER, SHMRING_FAULT_RECEIVER, SHMRING_FAULT_BROKER, SHMRING_FAULT_HEIR,
+    ]
+
+    static func ms(_ ns: UInt64) -> String { "\(ns / 1_000_000).\(ns / 100_000 % 10)" }
 
     static func name(of point: UInt32) -> String { String(cString: shmring_fault_name(point)) }
 
@@ -84,31 +92,54 @@ struct FaultTable {
         if inPair { inPairs[cells[index].point]! += 1 } else { cells[index].hits += 1 }
     }
 
+    /// A hit to which only the end of another one, at a point of its own, could lead.
+    mutating func hitAfterAnother(_ index: Int) {
+        hit(index, inPair: false)
+        hit(index, inPair: true)
+    }
+
+    /// Where this point is hit in this role, if it has a cell.
+    func cell(of point: shmring_fault_point, _ role: shmring_fault_role) -> Int? {
+        cells.firstIndex { $0.point == point.rawValue && $0.role == role }
+    }
+
     mutating func missed(_ index: Int) {
         cells[index].misses += 1
         cells[index].missesInARow += 1
+    }
+
+    /// Only those are asked for that a run comes by at all.
+    mutating func keep(_ isAskedFor: (Cell) -> Bool) {
+        cells.removeAll { !isAskedFor($0) }
+        let points = Set(cells.map(\.point))
+        inPairs = inPairs.filter { points.contains($0.key) }
+    }
+
+    /// The longest that others waited while somebody stood still here.
+    mutating func waited(_ index: Int, _ gap_ns: UInt64) {
+        let point = cells[index].point
+        longest_ns[point] = max(longest_ns[point] ?? 0, gap_ns)
     }
 
     static func word(_ role: shmring_fault_role) -> String {
         switch role {
         case SHMRING_FAULT_SENDER: "sender"
         case SHMRING_FAULT_RECEIVER: "receiver"
+        case SHMRING_FAULT_HEIR: "heir"
         default: "broker"
         }
     }
 
     /// A line for each point, a column for each role; a dot where a role does not pass.
     var text: String {
-        let roles = [SHMRING_FAULT_SENDER, SHMRING_FAULT_RECEIVER, SHMRING_FAULT_BROKER].filter {
-            role in cells.contains { $0.role == role }
-        }
+        let roles = Self.allRoles.filter { role in cells.contains { $0.role == role } }
         let pad = { (text: String, width: Int) in
             String(repeating: " ", count: max(0, width - text.count)) + text
         }
         var lines = [
             "point" + String(repeating: " ", count: 29)
                 + roles.map { pad(Self.word($0), 10) }.joined()
-                + (hasPairs ? pad("in pairs", 10) : "")
+                + (hasPairs ? pad("in pairs", 10) : pad("longest ms", 12))
         ]
         var points: [UInt32] = []
         for cell in cells where points.last != cell.point { points.append(cell.point) }
@@ -119,7 +150,11 @@ struct FaultTable {
                 let cell = cells.first { $0.point == point && $0.role == role }
                 line += pad(cell.map { "\($0.hits)" } ?? ".", 10)
             }
-            if hasPairs { line += pad("\(inPairs[point] ?? 0)", 10) }
+            if hasPairs {
+                line += pad("\(inPairs[point] ?? 0)", 10)
+            } else if let gap = longest_ns[point] {
+                line += pad(Self.ms(gap), 12)
+            }
             lines.append(line)
         }
         return lines.joined(separator: "\n")

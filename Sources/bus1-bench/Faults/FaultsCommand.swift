@@ -29,6 +29,19 @@ struct FaultsCommand: ParsableCommand {
     )
     var burials = 0
 
+    @Option(
+        help: """
+            Times to kill and to stop the broker of a pair that talks, and to compare what it gets through in the second \
+            after with the one before; then nothing else is done, and the build need not be special.
+            """)
+    var brokerGap = 0
+
+    @Option(help: "Whom to kill: brokers and heirs, the other peers, or all.")
+    var victims = FaultVictims.all
+
+    @Option(help: "Kill brokers and heirs only at points whose names begin so.")
+    var only = ""
+
     @Option(help: "Of all that is random but the kernel's scheduling.")
     var seed: UInt64 = 1
 
@@ -51,7 +64,8 @@ struct FaultsCommand: ParsableCommand {
         try inRange("--kills", kills ?? 1, 0...1_000_000)
         try inRange("--stops", stops, 0...1_000_000)
         try inRange("--burials", burials, 0...100_000)
-        guard killCount + stops + burials > 0 else {
+        try inRange("--broker-gap", brokerGap, 0...1000)
+        guard killCount + stops + burials + brokerGap > 0 else {
             throw ValidationError("nobody to kill or stop")
         }
         try inRange("--processes", processes, 3...32)
@@ -59,12 +73,13 @@ struct FaultsCommand: ParsableCommand {
         try inRange("--pace", pace, 0...10_000)
     }
 
-    private var killCount: Int { kills ?? (stops > 0 || burials > 0 ? 0 : 300) }
+    private var killCount: Int { kills ?? (stops + burials + brokerGap > 0 ? 0 : 300) }
 
     /// So many kills make a round: one bus, judged in the end.
     private static let killsInARound = 250
 
     func run() throws {
+        guard brokerGap == 0 else { return try catching { try measureGap() } }
         guard shmring_fault_count() > 0 else {
             printError(
                 "bus1-bench faults: this build has no fault points; see tools/check-faults\n")
@@ -83,7 +98,7 @@ struct FaultsCommand: ParsableCommand {
         total.leaks += OpenThings.settled(at: before).leaks(since: before, of: "the coordinator")
         for zero in total.zeros { print("never hit: \(zero)") }
         for leak in total.leaks { print("leak: \(leak)") }
-        for stall in total.stalls { print("a stop kept the others from sending: \(stall)") }
+        for stall in total.stalls { print("a stop kept the others waiting: \(stall)") }
         print(
             "seed \(seed): \(total.killed) killed, \(total.stopped) stopped, "
                 + "in \((bench_monotonic_ns() - began) / 1_000_000) ms")
@@ -92,54 +107,131 @@ struct FaultsCommand: ParsableCommand {
         if !total.isGood || total.killed < killCount || total.stopped < stops { throw ExitCode(1) }
     }
 
-    private var roles: Set<UInt32> {
-        [SHMRING_FAULT_SENDER.rawValue, SHMRING_FAULT_RECEIVER.rawValue]
-    }
+    private static let roles: Set<UInt32> = [
+        SHMRING_FAULT_SENDER.rawValue, SHMRING_FAULT_RECEIVER.rawValue,
+        SHMRING_FAULT_BROKER.rawValue, SHMRING_FAULT_HEIR.rawValue,
+    ]
 
     private func kill(_ total: inout FaultTotal) throws {
-        var table = FaultTable(of: roles, pairs: true)
-        var round = 0
-        // Some more, for what was not hit by then.
-        let most = killCount + killCount / 5
-        while total.killed < killCount || (!table.zeros.isEmpty && total.killed < most) {
-            let limit = total.killed < killCount ? killCount : most
-            let share = min(limit - total.killed, Self.killsInARound)
-            let before = total.killed
-            try play("kills, round \(round)", UInt64(round), &table, &total) { sweep, total in
-                try sweep.kill(share, onlyZeros: limit == most)
-                total.killed += sweep.killed
-            }
-            round += 1
-            // None of the points comes by any more.
-            if total.killed == before { break }
-        }
+        var table = FaultTable(of: Self.roles, pairs: true)
+        // A third of them among brokers and heirs, and those who see them end.
+        let ofBrokers = victims == .brokers ? killCount : victims == .all ? killCount / 3 : 0
+        if ofBrokers < killCount { try kill(killCount - ofBrokers, &table, &total) }
+        if ofBrokers > 0 { try killBrokers(ofBrokers, &table, &total) }
+        let victims = victims
+        table.keep { victims == .all || FaultSweep.isOfBrokers($0) == (victims == .brokers) }
         print(table.text)
         total.zeros += table.zeros
     }
 
+    private func kill(_ count: Int, _ table: inout FaultTable, _ total: inout FaultTotal) throws {
+        var round = 0
+        // Some more, for what was not hit by then.
+        let most = count + count / 5
+        let hasZeros = { (table: FaultTable) in
+            table.cells.contains { !FaultSweep.isOfBrokers($0) && table.isZero($0) }
+        }
+        var killed = 0
+        while killed < count || (hasZeros(table) && killed < most) {
+            let limit = killed < count ? count : most
+            let share = min(limit - killed, Self.killsInARound)
+            let before = killed
+            try play("kills, round \(round)", UInt64(round), &table, &total) { sweep in
+                try sweep.kill(share, onlyZeros: limit == most)
+                killed += sweep.killed
+            }
+            round += 1
+            // None of the points comes by any more.
+            if killed == before { break }
+        }
+        total.killed += killed
+    }
+
+    /// Each round is one bus, on which a broker is followed by its heir until both end at once.
+    private func killBrokers(
+        _ count: Int, _ table: inout FaultTable, _ total: inout FaultTotal
+    ) throws {
+        var round = 0
+        let most = count + count / 2
+        let hasZeros = { (table: FaultTable) in
+            table.cells.contains { FaultSweep.isOfBrokers($0) && table.isZero($0) }
+        }
+        var killed = 0
+        while killed < count || (hasZeros(table) && killed < most) {
+            let ends = table.cells.count { FaultSweep.endsBus($0) && $0.hits == 0 }
+            // So that a short run comes by at all those that end a bus.
+            let share = min(Self.killsInARound / 4, max(1, (count - killed) / max(1, ends) - 2))
+            let before = killed
+            try play(
+                "brokers, round \(round)", 1 << 34 + UInt64(round), servers: 3, &table, &total
+            ) { sweep in
+                try sweep.killBrokers(share)
+                killed += sweep.killed
+            }
+            round += 1
+            if killed == before { break }
+        }
+        total.killed += killed
+    }
+
     private func stop(_ total: inout FaultTotal) throws {
-        var table = FaultTable(of: roles.union([SHMRING_FAULT_BROKER.rawValue]), pairs: false)
+        var table = FaultTable(of: Self.roles, pairs: false)
         var report = FaultSweep.StopReport()
-        try play("stops", 1 << 32, &table, &total) { sweep, total in
+        var stopped = 0
+        try play("stops", 1 << 32, servers: 3, &table, &total) { sweep in
             try sweep.stop(stops, &report)
-            total.stopped += sweep.stopped
+            stopped = sweep.stopped
         }
+        total.stopped += stopped
         print(table.text)
-        let ms = { (ns: UInt64) in "\(ns / 1_000_000).\(ns / 100_000 % 10) ms" }
+        let ms = FaultTable.ms
         print(
-            "longest gap: \(ms(report.longest_ns)), at \(report.longestAt); without stops p99.9: "
-                + "\(ms(report.usual_ns)); allowed \(ms(report.allowed_ns)); while the broker stood still: "
-                + ms(report.longestOfBroker_ns))
-        if report.longest_ns > report.allowed_ns {
-            total.stalls.append("\(report.longestAt), for too long")
+            "without stops p99.9 of \(report.usualCount) gaps: \(ms(report.usual_ns)) ms; lease: "
+                + "\(ms(report.lease_ns)) ms; allowed: \(ms(report.allowed_ns)) ms")
+        let tooLong = table.longest_ns.filter { $0.value > report.allowed_ns }
+        for (point, gap) in tooLong.sorted(by: { $0.key < $1.key }) {
+            total.stalls.append("\(FaultTable.name(of: point)), for \(ms(gap)) ms")
         }
+        let longest = table.longest_ns.values.max() ?? 0
+        print(
+            "longest gap: \(ms(longest)) ms; the bound holds at \(table.longest_ns.count - tooLong.count) "
+                + "of \(table.longest_ns.count) points")
         total.zeros += table.zeros
         total.stalls += report.stalls
     }
 
+    /// At least so much of what was before must come through while nobody serves.
+    private static let gapShare = 0.95
+
+    private func measureGap() throws {
+        let gap = try BrokerGap()
+        defer { gap.end() }
+        var ratios: [BrokerGap.Event: [Double]] = [:]
+        for _ in 0..<brokerGap {
+            for event in BrokerGap.Event.allCases {
+                guard bench_interrupted() == 0 else { throw Interrupted() }
+                ratios[event, default: []].append(try gap.measure(event))
+            }
+        }
+        let text = { (value: Double) in "\((value * 1000).rounded() / 1000)" }
+        var isEnough = true
+        for event in BrokerGap.Event.allCases {
+            guard let values = ratios[event], let interval = Statistics.medianInterval(values)
+            else { continue }
+            let median = Statistics.median(values)
+            print(
+                "broker \(event.rawValue): \(text(median)) of before, in the median of \(values.count) "
+                    + "(95 %: \(text(interval.lowerBound)) to \(text(interval.upperBound)); lowest "
+                    + "\(text(values.min()!)))")
+            if median < Self.gapShare { isEnough = false }
+        }
+        print("at least \(text(Self.gapShare)) of before: \(isEnough ? "yes" : "no")")
+        if !isEnough { throw ExitCode(1) }
+    }
+
     private func bury(_ total: inout FaultTotal) throws {
-        var table = FaultTable(of: roles, pairs: false)
-        try play("burials", 1 << 33, &table, &total) { sweep, total in
+        var table = FaultTable(of: Self.roles, pairs: false)
+        try play("burials", 1 << 33, &table, &total) { sweep in
             try sweep.bury(burials)
             print("positions that two named, perhaps the same: \(sweep.stopped)")
         }
@@ -147,8 +239,8 @@ struct FaultsCommand: ParsableCommand {
 
     /// One bus, and what its peers saw of it.
     private func play(
-        _ title: String, _ number: UInt64, _ table: inout FaultTable, _ total: inout FaultTotal,
-        _ body: (inout FaultSweep, inout FaultTotal) throws -> Void
+        _ title: String, _ number: UInt64, servers: Int = 0, _ table: inout FaultTable,
+        _ total: inout FaultTotal, _ body: (inout FaultSweep) throws -> Void
     ) throws {
         var plan = CheckPlan(processes: processes, isolation: isolation, slots: slots)
         plan.transactions = 0
@@ -156,12 +248,19 @@ struct FaultsCommand: ParsableCommand {
         plan.habits.isLong = true
         plan.habits.pace_us = pace
         if burials > 0 { plan.processes = 3 }
-        plan.isBrokerApart = stops > 0
+        plan.servers = servers
         let run = try CheckRun(plan)
         let before = OpenThings.now
         var sweep = FaultSweep(run, table, SplitMix64(state: plan.seed))
-        try run.run(quota: .max) { try body(&sweep, &total) }
+        sweep.only = only
+        do {
+            try run.run(quota: .max) { try body(&sweep) }
+        } catch let error as BenchError {
+            throw BenchError("\(title), \(sweep.doing): \(error)")
+        }
         table = sweep.table
+        for failure in sweep.failures { print("violation: \(failure)") }
+        total.violations += UInt64(sweep.failures.count)
         total.leaks += OpenThings.settled(at: before).leaks(
             since: before, of: "the broker, \(title)")
         let histories = try run.histories()
@@ -171,9 +270,17 @@ struct FaultsCommand: ParsableCommand {
         print(
             "\(title): \(sweep.killed + sweep.stopped) hits, \(verdict.transactions) transactions, "
                 + "\(verdict.messages) messages, \(verdict.notices) notices, "
-                + "violations \(verdict.violations)")
+                + "violations \(verdict.violations + UInt64(sweep.failures.count))")
+        if verdict.violations + UInt64(sweep.failures.count) > 0, !sweep.done.isEmpty {
+            print("this bus has seen, in this order: \(sweep.done.joined(separator: "; "))")
+        }
         total.violations += verdict.violations
     }
+}
+
+/// Whom a sweep kills.
+enum FaultVictims: String, CaseIterable, ExpressibleByArgument, Sendable {
+    case all, peers, brokers
 }
 
 /// What all rounds have come to.

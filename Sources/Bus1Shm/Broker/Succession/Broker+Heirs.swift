@@ -104,6 +104,7 @@ extension Broker {
         tell(
             .inherit, to: peer, EmptyBody(), roles: [.event, .socket],
             descriptors: [dismissal, its])
+        shmring_fault_at(SHMRING_FAULT_JOURNAL_ASKED)
         return true
     }
 
@@ -143,6 +144,7 @@ extension Broker {
         link.isReady = true
         noteEverything(service)
         commitJournal(within: .seconds(5))
+        shmring_fault_at(SHMRING_FAULT_JOURNAL_WHOLE)
         setFilesStay(heir != nil)
     }
 
@@ -188,6 +190,7 @@ extension Broker {
         setFilesStay(false)
         heir = nil
         end(dismissed)
+        shmring_fault_at(SHMRING_FAULT_JOURNAL_DISMISSED)
     }
 
     /// Whatever it still has it gives up when it looks.

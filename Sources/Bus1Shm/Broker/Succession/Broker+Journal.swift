@@ -20,9 +20,11 @@ extension Broker {
         let packets = heir.packets
         heir.packets = []
         let deadline = Deadline.after(patience)
-        for packet in packets where !heir.journal.send(packet, within: deadline) {
-            return loseHeir()
+        for packet in packets {
+            guard heir.journal.send(packet, within: deadline) else { return loseHeir() }
+            if packet !== last { shmring_fault_at(SHMRING_FAULT_JOURNAL_PACKET) }
         }
+        shmring_fault_at(SHMRING_FAULT_JOURNAL_ENTRY)
     }
 
     /// The end of whatever one event has brought about: first the heir is told, then those it concerns.

@@ -228,6 +228,8 @@ extension Broker {
         let descriptors = record.descriptors
         guard let peer = peers[id] else { return }
         let message = ControlMessage(forwarding: bytes, descriptors: descriptors)
+        outputs += 1
+        message.placeInJournal = outputs
         peer.queue.append(message)
         peer.lastSequence = max(peer.lastSequence, message.header.sequence)
         peer.unanswered.remove(message.header.request)

@@ -9,6 +9,7 @@ extension Broker {
         serve(service)
         // New connections are shown this process's account, not the former broker's.
         _ = bus1_sys_socket_listen_again(service.listener.rawValue)
+        shmring_fault_at(SHMRING_FAULT_OVER_LISTENS)
         hasServed = true
         for process in processes.values {
             // One that ended meanwhile is found at once.
@@ -29,20 +30,39 @@ extension Broker {
             peer.asksAgain = true
             // The former broker may have counted one whom it did not come to tell.
             peer.outbox?.setNewcomers(peer.given)
+            shmring_fault_at(SHMRING_FAULT_OVER_WATCHES)
         }
-        for peer in known where peer.dyingAs != nil { die(peer) }
+        for peer in known where peer.dyingAs != nil {
+            die(peer)
+            shmring_fault_at(SHMRING_FAULT_OVER_DEATH)
+        }
         // Before anybody gets anything: who receives from a stranger asks before it drops that.
         for peer in known where peer.socket != nil { peer.outbox?.attend() }
+        shmring_fault_at(SHMRING_FAULT_OVER_ATTENDED)
+        sendAgain(to: known)
         for peer in known where peer.socket != nil {
             tell(.succeeded, to: peer, EmptyBody())
-            // What stood in its queue may be on the socket already: it is dropped by its number.
             flush(peer)
             peer.outbox?.attend()
+            shmring_fault_at(SHMRING_FAULT_OVER_TOLD)
         }
         for peer in known where peer.isAlive {
             if let ticket = peer.redeeming { redeem(ticket, for: peer) }
         }
         chooseHeir()
+        shmring_fault_at(SHMRING_FAULT_OVER_DONE)
+    }
+
+    /// What the former broker may have sent or not: who has it drops it by its number. In the order in which it was said:
+    /// should this broker end in the middle, too, nobody has been given a right of which the owner was not told.
+    private func sendAgain(to known: [BrokerPeer]) {
+        let waiting = known.filter { $0.socket != nil }.flatMap { peer in
+            peer.queue.map { (place: $0.placeInJournal, peer: peer) }
+        }
+        for (_, peer) in waiting.sorted(by: { $0.place < $1.place }) {
+            flush(peer, most: 1)
+            shmring_fault_at(SHMRING_FAULT_OVER_RESENT)
+        }
     }
 
     /// What follows from the tables.

@@ -46,6 +46,8 @@ enum HeirThread {
 
     private static func main(_ context: UnsafeMutableRawPointer) {
         let start = Unmanaged<Start>.fromOpaque(context).takeRetainedValue()
+        _ = shmring_fault_act_as(SHMRING_FAULT_HEIR.rawValue)
+        shmring_fault_at(SHMRING_FAULT_HEIR_ASKED)
         guard let shadow = stand(start) else { return }
         try? BrokerThread.takeOver(shadow.broker, listener: shadow.listener, place: shadow.place)
     }
@@ -56,7 +58,10 @@ enum HeirThread {
         let mustSucceed = heir.waitUntilBrokerEnds(
             tick_ms: tick_ms, stoppedTicks: stoppedTicks, silentTicks: silentTicks)
         bus1_sys_close_on_fork(start.journal.rawValue, false)
-        if mustSucceed, let shadow = heir.takeShadow() { return shadow }
+        if mustSucceed, let shadow = heir.takeShadow() {
+            shmring_fault_at(SHMRING_FAULT_HEIR_ALONE)
+            return shadow
+        }
         heir.forgetSockets()
         return nil
     }
@@ -118,6 +123,7 @@ fileprivate final class Heir {
     /// True when the broker is gone and this is its heir; false when it is not, or no longer.
     func waitUntilBrokerEnds(tick_ms: Int32, stoppedTicks: Int, silentTicks most: Int) -> Bool {
         guard pidfd != nil, journal.say(.ready) else { return false }
+        shmring_fault_at(SHMRING_FAULT_HEIR_READY)
         let tick = Duration.milliseconds(Int(tick_ms))
         var nextSign = Deadline.after(tick)
         while true {
@@ -149,6 +155,7 @@ fileprivate final class Heir {
         guard let pidfd, !isDismissed else { return false }
         _ = bus1_sys_pidfd_signal(pidfd.rawValue, SIGKILL)
         guard bus1_sys_pidfd_wait(pidfd.rawValue, 10_000) == 1 else { return false }
+        shmring_fault_at(SHMRING_FAULT_HEIR_KILLED)
         // What it had said before.
         while true {
             switch readJournal() {
@@ -183,7 +190,7 @@ fileprivate final class Heir {
     private func take(_ record: JournalRecord) throws {
         if record.kind == .pong { return }
         unfinished.append(record)
-        guard record.ends else { return }
+        guard record.ends else { return shmring_fault_at(SHMRING_FAULT_HEIR_PACKET) }
         let entry = unfinished
         unfinished = []
         var mustAnswer = false
@@ -197,7 +204,9 @@ fileprivate final class Heir {
             } else {
                 try shadow?.broker.apply(record)
             }
+            if !record.ends { shmring_fault_at(SHMRING_FAULT_HEIR_RECORD) }
         }
+        shmring_fault_at(SHMRING_FAULT_HEIR_ENTRY)
         // The program whose process this is needs descriptors, too.
         guard let broker = shadow?.broker,
             broker.descriptorCount * 2 < Int(clamping: bus1_sys_descriptor_limit())
