@@ -76,7 +76,8 @@ static int collect_deaths(struct receiver *r, uint64_t seen)
     } while (again != seen);
     for (uint32_t d = 0; d < DEATHS; d++) {
         uint64_t stamp = shmring_load_acquire(&s.dead[d]);
-        if (r->death_watched[d] || (stamp == 0 && (seen == 0 || who != d)))
+        /* What was watched while it was pending is known by having been told. */
+        if (d < r->deaths || r->death_watched[d] || (stamp == 0 && (seen == 0 || who != d)))
             continue;
         r->death_watched[d] = stamp != 0 || (seen & SHMRING_COMMIT_STATE_MASK) == 0;
         int result = shmring_inbox_watch(&r->inbox, SHMRING_WATCH_DEATH, &bus_page()->death,
