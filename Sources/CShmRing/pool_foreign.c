@@ -80,6 +80,17 @@ int shmring_pool_adopt(struct shmring_pool *pool, struct shmring_held *held,
     return SHMRING_OK;
 }
 
+bool shmring_pool_has_adopted(const struct shmring_pool *pool, const struct shmring_board *board)
+{
+    for (const struct shmring_pool_record *record = pool->foreign_records; record != NULL;
+         record = record->next) {
+        const struct pool_foreign *foreign = (const struct pool_foreign *)(const void *)record;
+        if (foreign->held.board == board)
+            return true;
+    }
+    return false;
+}
+
 void pool_foreign_free(struct shmring_pool *pool, struct shmring_pool_record *record)
 {
     struct pool_foreign *foreign = (struct pool_foreign *)(void *)record;

@@ -69,6 +69,13 @@ void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind 
         watch->state = WATCH_DONE;
 }
 
+void shmring_inbox_unwatch_words(struct shmring_inbox *inbox, uint32_t owner_id)
+{
+    for (uint32_t i = 0; i < inbox->watch_count; i++)
+        if (inbox->watches[i].kind != SHMRING_WATCH_DEATH && inbox->watches[i].owner_id == owner_id)
+            inbox->watches[i].state = WATCH_DONE;
+}
+
 void shmring_watches_compact(struct shmring_inbox *inbox)
 {
     uint32_t to = 0;

@@ -38,6 +38,7 @@
         }
 
         var box: Box!
+        var busPath = ""
         var nodes: [NodeBox] = []
         var handles: [HandleID] = []
         var messages: [MessageBox] = []
@@ -116,6 +117,7 @@
                 handles.append(try box.peer.lookUp(words[0], until: ms(words[1])).detach())
                 return "\(handles.count - 1)"
             case "spawn": return try spawn(words)
+            case "outlive": return try outlive(words)
             case "signal":
                 children[Int(words[0])!].child.signal(Int32(words[1])!)
                 return ""
@@ -182,6 +184,7 @@
                 default: isolation = .process
                 }
             }
+            busPath = words[0]
             box = Box(try Peer(on: Bus(path: words[0], isolation: isolation), options))
             return "\(box.peer.account.pid) \(box.peer.account.uid)"
         }

@@ -182,6 +182,9 @@ final class BrokerRing {
     private(set) var nextIndex: UInt32 = 0
     private var freed: [UInt16] = []
     private var firstFreed = 0
+    /// How many have become free before this broker's eyes and are not used again, those found by a successor not
+    /// counted: of them it is not known since when.
+    private var freedHere = 0
 
     init(
         _ id: RingID, owner: PeerID, domain: DomainID, slots: UInt32, slotBytes: UInt32,
@@ -198,16 +201,22 @@ final class BrokerRing {
         self.isAcknowledged = isAcknowledged
     }
 
-    /// An index for a new sender: a fresh one, and only when there is none, the one that has been
-    /// free for longest.
+    /// Nobody gets an index of which the ring's owner may not have read yet that its last sender is dead: what the broker
+    /// keeps for a peer that does not read, and what fits its socket, are fewer news than that.
+    private static let freeForAtLeast = 4096
+
+    /// An index for a new sender: the one that has been free for longest, if many have become free since; else a fresh
+    /// one, as long as there is one. So the receiver's tables do not grow with each sender that comes and goes.
     func addSender(_ peer: PeerID) -> UInt16? {
         var index: UInt16
-        if nextIndex < SHMRING_SENDERS_MAX {
-            index = UInt16(nextIndex)
-            nextIndex += 1
-        } else if firstFreed < freed.count {
+        let isFresh = nextIndex < SHMRING_SENDERS_MAX
+        if firstFreed < freed.count, !isFresh || freedHere > Self.freeForAtLeast {
             index = freed[firstFreed]
             firstFreed += 1
+            freedHere -= 1
+        } else if isFresh {
+            index = UInt16(nextIndex)
+            nextIndex += 1
         } else {
             return nil
         }
@@ -234,7 +243,10 @@ final class BrokerRing {
     }
 
     func removeSender(_ peer: PeerID) {
-        if let index = senders.removeValue(forKey: peer) { freed.append(index) }
+        if let index = senders.removeValue(forKey: peer) {
+            freed.append(index)
+            freedHere += 1
+        }
         if firstFreed > 1024 {
             freed.removeFirst(firstFreed)
             firstFreed = 0

@@ -3,18 +3,22 @@ import CShmRing
 /// A handle that is held no more, as its node's owner must be told.
 struct EndedHandle {
     let link: UInt32
+    /// The peer behind the link. Another one may have the link's place by now: then this one is dead.
+    let owner: UInt32
     let grant: UInt32
     let key: GrantKey
 
     init(_ entry: HandleEntry) {
         link = entry.link
+        owner = entry.owner
         grant = entry.grant
         key = entry.key
     }
 
     /// A right that never became a handle.
-    init(link: UInt32, _ record: ControlRecord) {
-        self.link = link
+    init(_ link: UnsafeMutablePointer<LinkRoute>, _ record: ControlRecord) {
+        self.link = link.pointee.index
+        owner = link.pointee.peer.rawValue
         let isBound = record.kind == .release
         grant = isBound ? record.number : ReservedGrant.unbound
         key = GrantKey(granter: record.first, number: record.second)
@@ -95,10 +99,17 @@ final class CommonLane: @unchecked Sendable {
 
     /// The link to the node's owner, unless that is dead: then nobody needs to be told.
     private func livingLink(_ ended: EndedHandle) -> UnsafeMutablePointer<LinkRoute>? {
-        guard let link = state.route(at: ended.link),
+        guard let link = state.route(at: ended.link), link.pointee.peer.rawValue == ended.owner,
             shmring_load_relaxed(link.pointee.dead) == 0
         else { return nil }
         return link
+    }
+
+    /// The peer behind a link is dead, and the link's place will be another's.
+    func forget(_ link: Link) {
+        _ = drops.takeBack(from: link.route, isDead: true)
+        drops.forget(link: link.index)
+        waiting.removeAll { $0.link == link.index && $0.owner == link.peer.rawValue }
     }
 
     /// Has the broker flag everybody who knows this peer. It is not asked in vain for ever: whoever is not flagged then,

@@ -104,13 +104,15 @@ struct DropWords {
     }
 
     /// Takes back what the owner behind this link has counted; what ended so for good.
-    mutating func takeBack(from link: UnsafeMutablePointer<LinkRoute>) -> [EndedHandle] {
+    mutating func takeBack(
+        from link: UnsafeMutablePointer<LinkRoute>, isDead isKnownDead: Bool = false
+    ) -> [EndedHandle] {
         guard !queues.isEmpty, var queue = queues[link.pointee.index], !queue.groups.isEmpty else {
             return []
         }
         // SYNC H10 acquire, pairs with H11 in PeerCore.applyDrop: the owner does not read the word any more.
         let seen = shmring_load_acquire(link.pointee.boardOut.pointer(to: \.drops_seen)!)
-        let isDead = shmring_load_relaxed(link.pointee.dead) != 0
+        let isDead = isKnownDead || shmring_load_relaxed(link.pointee.dead) != 0
         var ended: [EndedHandle] = []
         while let group = queue.groups.first, isDead || group.end <= seen {
             for word in group.words {
@@ -123,4 +125,7 @@ struct DropWords {
         queues[link.pointee.index] = queue
         return ended
     }
+
+    /// The owner behind this link is dead, and all that it was told has been taken back.
+    mutating func forget(link: UInt32) { queues[link] = nil }
 }

@@ -34,7 +34,7 @@ final class GrantMemory: @unchecked Sendable {
     let bound: UnsafeMutablePointer<BoundRing?>
     /// To be unmapped. Only the receiving thread.
     private var rings: [BoundRing] = []
-    private var numbers: [BoundNumbers] = []
+    private var numbers: Set<BoundNumbers> = []
 
     typealias BoundNumbers = UnsafeMutablePointer<UInt32>
     typealias BoundRing = UnsafeMutablePointer<BoundNumbers?>
@@ -68,10 +68,18 @@ final class GrantMemory: @unchecked Sendable {
             guard let made = ReservedMemory.map(UInt32.self, count: Int(PeerHot.boundMax)) else {
                 return nil
             }
-            numbers.append(made)
+            numbers.insert(made)
             place.pointee = made
         }
         return place.pointee
+    }
+
+    /// A holder is gone, and its grants have ended. Only the receiving thread, under the lock of the nodes.
+    func forgetNumbers(ofRing ring: UInt32, sender: UInt32) {
+        guard let table = bound[Int(ring)]?[Int(sender)] else { return }
+        bound[Int(ring)]![Int(sender)] = nil
+        numbers.remove(table)
+        ReservedMemory.unmap(table, count: Int(PeerHot.boundMax))
     }
 
     /// The owner's number for a holder's own one. Only the receiving thread.

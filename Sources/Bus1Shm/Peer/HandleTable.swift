@@ -78,7 +78,7 @@ final class HandleTable: @unchecked Sendable {
                 producer: grant == ReservedGrant.unbound ? NoRoom.producer : link.pointee.producer,
                 dead: link.pointee.dead, released: link.pointee.releaseWord(word), grant: grant,
                 link: link.pointee.index, key: key,
-                word: word))
+                word: word, owner: link.pointee.peer.rawValue))
         return HandleID(rawValue: id)
     }
 
@@ -195,13 +195,18 @@ final class HandleTable: @unchecked Sendable {
 
     private static func index(_ id: UInt64) -> Int { Int(id & (1 << indexBits - 1)) }
 
-    /// Ends all handles whose link is gone; their identifiers.
-    func remove(link: Int) -> [HandleID] {
+    /// Ends all handles whose link is gone; their entries as they were. To be followed by ``recycle(_:)``: until then
+    /// another thread may still look at their places.
+    func remove(link: Int) -> [HandleEntry] {
         let end = self.end
-        var gone: [HandleID] = []
+        var gone: [HandleEntry] = []
         for index in 0..<end where base[index].id != 0 && base[index].link == UInt32(link) {
             let id = HandleID(rawValue: base[index].id)
-            if remove(id) { gone.append(id) }
+            free.withLock { _ in
+                guard let entry = entry(id) else { return }
+                gone.append(entry.pointee)
+                setID(0, at: index)
+            }
         }
         return gone
     }

@@ -10,19 +10,18 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     @usableFromInline let state: LaneState
     @usableFromInline let token: UInt64
     @usableFromInline let clock: UnsafePointer<shmring_clock>
+    /// Of `state`: whatever looks up links or handles does it inside.
+    @usableFromInline let gate: UnsafeMutablePointer<shmring_gate>
     /// Keeps the mappings.
     @usableFromInline let core: PeerCore
 
-    init(core: PeerCore, number: UInt32) throws(Bus1Error) {
+    init(core: PeerCore, _ state: LaneState) {
         self.core = core
+        self.state = state
         token = core.hot.pointee.token
         clock = core.hot.pointee.clock
-        let lane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
-        var claims = core.claimsMapping.raw
-        var outbox = core.outboxMapping.raw
-        let result = shmring_lane_init(lane, &claims, &outbox, number)
-        state = LaneState(core: core, number: number, lane: lane, quotaBytes: core.poolBytes)
-        guard result == 0 else { throw Bus1Error(result: result, "make a lane") }
+        gate = state.gate
+        core.gates.add(state)
     }
 
     /// As ``Peer/trySend(_:to:)-(T,_)``.
@@ -80,7 +79,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     public func send(
         _ slice: consuming Slice, to handle: borrowing Handle, until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
-        Stamp(rawValue: try state.send(slice, handle.id, until: deadline))
+        shmring_gate_enter(gate)
+        defer { shmring_gate_leave(gate) }
+        return Stamp(rawValue: try state.send(slice, handle.id, until: deadline))
     }
 
     /// As ``Peer/send(_:to:until:)-(RawSpan,[HandleID],_)``.
@@ -88,7 +89,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     public func send(
         _ bytes: RawSpan, to handles: [HandleID], until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
-        try state.sendToAll(bytes, handles, until: deadline)
+        shmring_gate_enter(gate)
+        defer { shmring_gate_leave(gate) }
+        return try state.sendToAll(bytes, handles, until: deadline)
     }
 
     @inlinable @inline(__always)
@@ -96,9 +99,11 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         bytes: UnsafeRawPointer?, _ count: Int, _ entry: UnsafeMutablePointer<HandleEntry>,
         _ id: HandleID
     ) throws(Bus1Error) -> Stamp? {
+        shmring_gate_enter(gate)
+        defer { shmring_gate_leave(gate) }
         guard shmring_load_relaxed(entry.pointer(to: \.id)!) == id.rawValue,
             entry.pointee.token == token
-        else { throw core.noSuchHandleToSend }
+        else { throw state.noSuchHandle() }
         guard entry.pointee.leadsSomewhere else {
             throw Bus1Error.nodeReleasedToSend
         }
@@ -123,6 +128,9 @@ public struct Lane: ~Copyable, @unchecked Sendable {
         throws(Bus1Error)
     {
         guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "send") }
+        shmring_gate_enter(gate)
+        defer { shmring_gate_leave(gate) }
+        guard shmring_load_relaxed(entry.pointer(to: \.id)!) != 0 else { return }
         let producer = try state.producer(entry)
         _ = shmring_producer_wait(
             producer, producer.pointee.unicast_room,
@@ -130,6 +138,7 @@ public struct Lane: ~Copyable, @unchecked Sendable {
     }
 
     deinit {
+        core.gates.remove(state)
         shmring_lane_deinit(state.lane)
         state.lane.deallocate()
     }

@@ -8,6 +8,8 @@ extension LaneState {
         _ transaction: inout Transaction, each: Bool, until deadline: Deadline
     ) throws(Bus1Error) -> (stamp: Stamp, refused: [(HandleID, Bus1Error)]) {
         try core.requireOpen("commit a transaction")
+        if number != 0 { shmring_gate_enter(gate) }
+        defer { if number != 0 { shmring_gate_leave(gate) } }
         let bytes = transaction.bytes
         var batch = Batch(each: each, deadline: deadline)
         do throws(Bus1Error) {

@@ -32,6 +32,8 @@ final class LaneState {
     private let handlesMax: Int
     /// By the peer's index of the link: what lending to it needs, so that the path touches few lines.
     @exclusivity(unchecked) private var lenders: [Lender?] = []
+    /// Of a further lane: its thread is inside while it uses links and handles (``LaneGates``).
+    let gate: UnsafeMutablePointer<shmring_gate>
 
     /// Of the latest transaction whose producers were marked.
     @exclusivity(unchecked) var latestMark: UInt32 = 0
@@ -42,20 +44,30 @@ final class LaneState {
         let pool: OpaquePointer
         let number: UInt32
         let domain: DomainID
+        /// Whose it is: another link may have the place by now.
+        let route: UnsafeMutablePointer<LinkRoute>
     }
-    /// By the peer's index of the link. Lane 0 uses those of the links.
-    @exclusivity(unchecked) private var producers: [UnsafeMutablePointer<shmring_producer>?] = []
-    /// As far as they were looked up: links are only added, never moved.
-    @exclusivity(unchecked) private var links: [Link] = []
-    /// The same, for the short ways.
-    @exclusivity(unchecked) private var routes =
-        UnsafeMutablePointer<UnsafeMutablePointer<LinkRoute>>.allocate(capacity: 1)
-    @exclusivity(unchecked) private var routeCount = 0
+    /// By the peer's index of the link. nil: lane 0, which uses those of the links.
+    let producers: LinkTable<shmring_producer>?
+    /// Those that were made, with their links, which keep the rings mapped.
+    @exclusivity(unchecked) private var made:
+        [(link: Link, producer: UnsafeMutablePointer<shmring_producer>)] = []
+    /// How many dead links had been taken away when this lane last let go of what it had of them.
+    @exclusivity(unchecked) private var goneSeen: UInt64 = 0
+    /// The peer's links, by their places.
+    private let routes: LinkTable<LinkRoute>
     /// Payloads that were copied once more because a destination is of another trust domain.
     var foreignCopies: UInt64 = 0
 
-    init(core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int)
-    {
+    init(
+        core: PeerCore, number: UInt32, lane: UnsafeMutablePointer<shmring_lane>, quotaBytes: Int
+    ) throws(Bus1Error) {
+        producers = number == 0 ? nil : try LinkTable("make a lane")
+        gate = UnsafeMutableRawPointer.allocate(
+            byteCount: Int(SHMRING_PAD_BYTES), alignment: Int(SHMRING_PAD_BYTES)
+        ).bindMemory(to: shmring_gate.self, capacity: 1)
+        gate.initialize(to: shmring_gate())
+        routes = core.routes
         legs.initialize(repeating: shmring_leg(), count: legCount)
         self.core = core
         self.number = number
@@ -100,46 +112,37 @@ final class LaneState {
         return try laneProducer(at: Int(entry.pointee.link))
     }
 
-    /// A link by its place in the peer's list.
-    @inline(__always)
-    func link(at index: Int) -> Link? {
-        if index < links.count { return links[index] }
-        return lookUpLink(at: index)
-    }
-
-    private func lookUpLink(at index: Int) -> Link? {
-        links = core.allLinks()
-        routes.deallocate()
-        routes = .allocate(capacity: max(1, links.count))
-        routeCount = links.count
-        for (index, link) in links.enumerated() {
-            (routes + index).initialize(to: link.route)
-        }
-        return index < links.count ? links[index] : nil
-    }
-
     /// What the short ways need of a link, by its place in the peer's list.
     @inline(__always)
-    func route(at index: UInt32) -> UnsafeMutablePointer<LinkRoute>? {
-        if index < routeCount { return routes[Int(index)] }
-        return lookUpLink(at: Int(index))?.route
-    }
+    func route(at index: UInt32) -> UnsafeMutablePointer<LinkRoute>? { routes[Int(index)] }
 
     /// This lane's way into the ring behind a link.
     func laneProducer(at index: Int) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
-        if number == 0, let route = route(at: UInt32(index)) { return route.pointee.producer }
-        if index < producers.count, let producer = producers[index] { return producer }
+        guard let producers else {
+            guard let route = routes[index] else { throw core.noSuchHandleToSend }
+            return route.pointee.producer
+        }
+        if let producer = producers[index] { return producer }
+        return try makeProducer(at: index, in: producers)
+    }
+
+    @inline(never)
+    private func makeProducer(
+        at index: Int, in producers: LinkTable<shmring_producer>
+    ) throws(Bus1Error) -> UnsafeMutablePointer<shmring_producer> {
+        tidy()
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
-        let made = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
-        made.initialize(to: shmring_producer())
-        let result = link.initProducer(made, claimWord: shmring_lane_claim_word(lane))
+        let fresh = UnsafeMutablePointer<shmring_producer>.allocate(capacity: 1)
+        fresh.initialize(to: shmring_producer())
+        let result = link.initProducer(fresh, claimWord: shmring_lane_claim_word(lane))
         guard result == 0 else {
-            made.deallocate()
+            link.forget(fresh)
+            fresh.deallocate()
             throw Bus1Error(result: result, "send")
         }
-        while producers.count <= index { producers.append(nil) }
-        producers[index] = made
-        return made
+        made.append((link, fresh))
+        producers[index] = fresh
+        return fresh
     }
 
     func pool(toward domain: DomainID) throws(Bus1Error) -> SlicePool {
@@ -163,6 +166,8 @@ final class LaneState {
             if let raw = try pool.loan(byteCount, limit_bytes: core.limits[.bytes]) {
                 return Slice(raw, byteCount: byteCount, of: pool)
             }
+            // The dead give nothing back.
+            if tidy() { continue }
             guard !deadline.hasPassed else {
                 let usage = pool.usage
                 throw Bus1Error(
@@ -224,11 +229,15 @@ final class LaneState {
     }
 
     private func lender(_ index: Int) throws(Bus1Error) -> Lender {
-        if index < lenders.count, let lender = lenders[index] { return lender }
+        if index < lenders.count, let lender = lenders[index], lender.route == routes[index] {
+            return lender
+        }
+        tidy()
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
         let pool = try pool(toward: link.domain)
         let made = Lender(
-            pool: pool.pool, number: try pool.number(of: link, at: index), domain: link.domain)
+            pool: pool.pool, number: try pool.number(of: link), domain: link.domain,
+            route: link.route)
         while lenders.count <= index { lenders.append(nil) }
         lenders[index] = made
         return made
@@ -309,23 +318,55 @@ final class LaneState {
         }
     }
 
-    /// A link's peer is gone.
-    func forget(link index: Int, producer linkProducer: UnsafeMutablePointer<shmring_producer>) {
-        let producer = number == 0 ? linkProducer : index < producers.count ? producers[index] : nil
-        if let producer { shmring_lane_forget(lane, producer) }
-        for pool in pools.values { pool.forget(link: index) }
-        if index < lenders.count { lenders[index] = nil }
+    // MARK: The dead
+
+    /// A link's peer is dead: everything lent to it comes back. Lane 0, for which the peer's own thread does it at once.
+    func forget(_ link: Link) {
+        shmring_lane_forget(lane, link.producer)
+        let index = Int(link.index)
+        if index < lenders.count, lenders[index]?.route == link.route { lenders[index] = nil }
+        for pool in pools.values { pool.forget(link) }
+    }
+
+    /// Lets go of the links that were taken away since: of all that this lane has of them, only this. False: there was
+    /// none.
+    @discardableResult
+    func tidy() -> Bool {
+        let gone = core.linksGone
+        guard gone != goneSeen else { return false }
+        goneSeen = gone
+        made.removeAll { link, producer in
+            guard link.isGone else { return false }
+            shmring_lane_forget(lane, producer)
+            link.forget(producer)
+            producer.deallocate()
+            return true
+        }
+        for index in lenders.indices {
+            // The pool keeps the link until it forgets it, too.
+            guard let route = lenders[index]?.route else { continue }
+            if route.pointee.link._withUnsafeGuaranteedRef({ $0.isGone }) { lenders[index] = nil }
+        }
+        for pool in pools.values { pool.forgetGone() }
+        return true
+    }
+
+    /// Why a handle can't be sent to. Perhaps its node's owner is dead: then this is a good moment to let go of it.
+    @usableFromInline @inline(never)
+    func noSuchHandle() -> Bus1Error {
+        tidy()
+        return core.noSuchHandleToSend
     }
 
     deinit {
         legs.deallocate()
-        routes.deallocate()
         gathered.deallocate()
         bodies.deallocate()
-        for (index, producer) in producers.enumerated() {
-            guard let producer else { continue }
-            core.link(at: index)?.forget(producer)
+        for (link, producer) in made {
+            link.forget(producer)
             producer.deallocate()
         }
+        producers?.unmap()
+        gate.deallocate()
     }
 }

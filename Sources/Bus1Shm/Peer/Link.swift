@@ -57,6 +57,18 @@ final class OwnRing {
         senders[Int(link.itsIndex)] = link
         route.pointee.set(link.itsIndex, link.route)
     }
+
+    func sender(at index: UInt32) -> Link? {
+        Int(index) < senders.count ? senders[Int(index)] : nil
+    }
+
+    /// All that a dead sender wrote has been received: what is found there under its index is of nobody.
+    func remove(_ link: Link) {
+        guard sender(at: link.itsIndex) === link else { return }
+        _ = shmring_consumer_drop_sender(consumer, link.itsIndex)
+        senders[Int(link.itsIndex)] = nil
+        route.pointee.set(link.itsIndex, nil)
+    }
 }
 
 /// An introduced pair, seen from this side: the way into the other's ring, the other's outbox, the two
@@ -107,6 +119,16 @@ final class Link: @unchecked Sendable {
     var index: UInt32 {
         get { route.pointee.index }
         set { route.pointee.index = newValue }
+    }
+    private let goneWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
+    /// Its peer is dead, and its place in the peer's list is another's, or will be. Any thread that has the link reads it.
+    var isGone: Bool {
+        // Relaxed: seen late, it is let go of later.
+        shmring_load_relaxed_u32(goneWord) != 0
+    }
+    func setGone() {
+        // Relaxed: H19 stands behind it.
+        shmring_store_relaxed_u32(goneWord, 1)
     }
     private let boundNumbers = Mutex<BoundNumbers>(BoundNumbers())
     /// Of all lanes: who must know the event's descriptor.
@@ -219,6 +241,7 @@ final class Link: @unchecked Sendable {
         }
         boardOutMapping = consume board
         event = nil
+        goneWord.initialize(to: 0)
         producer = .allocate(capacity: 1)
         producer.initialize(to: shmring_producer())
         route = .allocate(capacity: 1)
@@ -285,6 +308,7 @@ final class Link: @unchecked Sendable {
     var hasView: Bool { segments != nil }
 
     deinit {
+        goneWord.deallocate()
         producer.deallocate()
         route.deallocate()
         shmring_view_deinit(segments)

@@ -71,7 +71,7 @@ struct RingRoute {
         Int(sender) < count ? senders![Int(sender)] : nil
     }
 
-    mutating func set(_ sender: UInt32, _ route: UnsafeMutablePointer<LinkRoute>) {
+    mutating func set(_ sender: UInt32, _ route: UnsafeMutablePointer<LinkRoute>?) {
         if Int(sender) >= count {
             let grown = max(Int(sender) + 1, 2 * count)
             let wider = UnsafeMutablePointer<UnsafeMutablePointer<LinkRoute>?>.allocate(

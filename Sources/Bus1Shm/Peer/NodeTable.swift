@@ -267,12 +267,18 @@ struct NodeTable: @unchecked Sendable {
 
     // MARK: Holders
 
-    /// Links are added in the order of the peer's list.
-    mutating func addHolder(sender: UInt32, ring: UInt32, account: Account) {
-        holders.append(Holder(sender: sender, ring: ring, account: account))
+    /// Links have the places of the peer's list. One that is used again has no grants.
+    mutating func addHolder(_ link: Int, sender: UInt32, ring: UInt32, account: Account) {
+        let holder = Holder(sender: sender, ring: ring, account: account)
+        if link == holders.count { holders.append(holder) } else { holders[link] = holder }
     }
 
     func isGone(link: UInt32) -> Bool { holders[Int(link)].isGone }
+
+    /// A holder that is gone will choose no numbers any more. Only the receiving thread.
+    func forgetNumbers(sender: UInt32, ring: UInt32) {
+        memory.forgetNumbers(ofRing: ring, sender: sender)
+    }
 
     /// A ring has left its place, and the last one has taken it.
     mutating func moveRing(from old: UInt32, to new: UInt32) {

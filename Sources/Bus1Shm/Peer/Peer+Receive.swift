@@ -94,6 +94,7 @@ extension PeerCore {
         -> Delivery?
     {
         try requireOpen("receive")
+        if !departed.isEmpty { letGo() }
         var result = first
         if first == Int32(SHMRING_E_HELD.rawValue) {
             if let delivery = takeKept() { return delivery }
@@ -155,7 +156,7 @@ extension PeerCore {
                 // What can't be settled now is tried again soon; idle memory is given back soon.
                 let isSoon =
                     hasClaimsToBury || hasIdlePools || chores.isThere(.releases)
-                    || pendingDeath != nil
+                    || pendingDeath != nil || willLetGo
                 let until = Deadline.earlier(
                     deadline, isSoon ? .after(.milliseconds(5)) : .never)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
@@ -180,6 +181,7 @@ extension PeerCore {
         if hasClaimsToBury { buryClaims() }
         retryReleases()
         if pendingDeath != nil { forgetPendingDeath() }
+        if !departed.isEmpty { letGo() }
         trimPools()
         if !linksToTell.isEmpty { tellAllAbandoned() }
     }

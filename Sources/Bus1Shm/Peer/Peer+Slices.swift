@@ -62,14 +62,14 @@ extension PeerCore {
         var raw = shmring_slice()
         let result = shmring_pool_adopt(pool.pool, &cell.pointee.held, &raw)
         guard result == 0 else { throw Bus1Error(result: result, "forward a payload") }
-        // The pool holds the slice now. The link, whose board it will write, stays in this core's list.
+        // The pool holds the slice now, and the link, whose board it will write.
         cell.pointee.give_back = nil
         cell.pointee.give_back_payload = nil
         if let attachments = cell.pointee.attachments {
             cell.pointee.attachments = nil
             Unmanaged<Attachments>.fromOpaque(attachments).release()
         }
-        Unmanaged<Link>.fromOpaque(cell.pointee.owner).release()
+        pool.adopted(from: Unmanaged<Link>.fromOpaque(cell.pointee.owner).takeRetainedValue())
         var slice = Slice(raw, byteCount: byteCount, of: pool)
         slice.isForwarded = true
         return slice

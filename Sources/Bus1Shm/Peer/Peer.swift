@@ -94,7 +94,7 @@ public struct Peer: ~Copyable {
     /// - Throws: `overQuota` when all of ``Options/lanes`` are taken.
     public func lane() throws(Bus1Error) -> Lane {
         try core.requireOpen("make a lane")
-        return try Lane(core: core, number: try core.takeLane())
+        return Lane(core: core, try core.takeLane())
     }
 
     // MARK: Nodes and handles
@@ -216,7 +216,7 @@ public struct Peer: ~Copyable {
     /// says anything.
     public func owner(of handle: borrowing Handle) -> Account? {
         guard let entry = core.handles.entry(handle.id) else { return nil }
-        return core.link(at: Int(entry.pointee.link))?.account
+        return core.link(of: entry)?.account
     }
 
     // MARK: Facts

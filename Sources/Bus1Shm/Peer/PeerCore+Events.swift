@@ -86,6 +86,14 @@ extension PeerCore {
 
     private func addLink(_ introduction: consuming Introduction) throws(Bus1Error) {
         let ring = rings.first { $0.id == introduction.ownRing }
+        // The broker uses an index again long after its last sender's death, which this peer has not come to: nobody is
+        // taken for somebody else.
+        if let ring, introduction.peer != ownPeer,
+            let former = ring.sender(at: UInt32(introduction.itsIndex)),
+            former.peer != introduction.peer
+        {
+            throw Bus1Error(.severed, "add a sender")
+        }
         let link = try Link(
             introduction, ownOutbox: UnsafePointer(outbox), selfRing: ring,
             claimWord: shmring_lane_claim_word(lane))
@@ -95,7 +103,7 @@ extension PeerCore {
             guard result == 0 else { throw Bus1Error(result: result, "add a sender") }
             ring.add(link)
         }
-        add(link)
+        try add(link)
         // SYNC H9 acquire, pairs with H4. It gave something up before this peer had read who it is, and a look may have
         // taken that flag for nobody's.
         let drops = UnsafeMutablePointer(mutating: link.outbox).pointer(to: \.drops)!
@@ -162,7 +170,7 @@ extension PeerCore {
 
     /// A peer died. Its place in the order comes with the death word; here its claims are buried.
     private func bury(_ peer: PeerID) {
-        guard linkOfPeer[peer] != nil else { return }
+        guard linkOfPeer[peer] != nil || recentlyGone.contains(peer) else { return }
         hasClaimsToBury = true
         // What fails for want of memory is asked for again by the next look at the death word.
         _ = collectDeaths()

@@ -26,7 +26,7 @@ extension PeerCore {
 
     /// A right that never became a handle, or is none any more.
     func giveUp(_ record: ControlRecord, to link: UnsafeMutablePointer<LinkRoute>) {
-        giveUp(EndedHandle(link: link.pointee.index, record))
+        giveUp(EndedHandle(link, record))
     }
 
     /// Has the node's owner told that this is given up: by this thread, or by the one that is in the common lane now.

@@ -109,9 +109,12 @@ extension PeerCore {
     /// Somebody was given a handle to an own node by the broker, or by the owner through it.
     func addHolder(_ node: UInt64, _ number: GrantNumber, _ holder: PeerID) -> Bool {
         let link = linkOfPeer[holder].map { links[$0] }
+        let isGone = recentlyGone.contains(holder)
         let (isAdded, isLate) = nodes.withLock { table -> (Bool, Bool) in
             table.newcomers += 1
             let isAdded = link.map { addHolder(node, number, $0, &table) } ?? false
+            // The ticket was shown by somebody who is dead and gone.
+            if link == nil, isGone, !number.isMadeByBroker { table.isShown(number.rawValue) }
             return (isAdded, isAdded && !table.isAlive(node))
         }
         if isLate, let link {
@@ -250,7 +253,10 @@ extension PeerCore {
     private func applyHandOver(
         _ record: ControlRecord, from link: UnsafeMutablePointer<LinkRoute>, ring: UInt32
     ) -> Bool {
-        guard let index = linkOfPeer[PeerID(rawValue: record.first)] else { return false }
+        guard let index = linkOfPeer[PeerID(rawValue: record.first)] else {
+            // It was the dead one's when it was sent.
+            return recentlyGone.contains(PeerID(rawValue: record.first))
+        }
         let receiver = links[index].index
         let (sender, granter) = (link.pointee.itsIndex, link.pointee.index)
         let key = GrantKey(granter: link.pointee.peer.rawValue, number: record.number)

@@ -156,11 +156,6 @@ extension PeerCore {
         shmring_board_give_back(link.boardIn, reference.lend_index, reference.lend)
     }
 
-    /// Everything lent to a dead peer comes back.
-    func forgetSlices(of index: Int) {
-        laneState.forget(link: index, producer: links[index].producer)
-    }
-
     /// Gives memory back that has been idle, and tells the receivers to unmap it.
     func trimPools() {
         guard !laneState.pools.isEmpty else { return }
@@ -170,8 +165,8 @@ extension PeerCore {
         for pool in laneState.pools.values {
             pool.trim(now_ns: now, idle_ns: idleMemory_ns)
             pool.untold.removeAll { untold in
-                guard let link = link(at: untold.link), !link.isDead,
-                    let socket = link.socket.withLock({ $0 })
+                let link = untold.link
+                guard !link.isDead, let socket = link.socket.withLock({ $0 })
                 else { return true }
                 var stamp: UInt64 = 0
                 // Who does not read is told later: a receiver of slices must not hold up this peer.

@@ -109,10 +109,12 @@ extension PeerCore {
 
     /// Gives a grant to whom it was set aside for, if both are known by now.
     func move(_ key: GrantKey) {
-        guard let moved = moves[key], let from = linkOfPeer[PeerID(rawValue: key.granter)],
-            let to = linkOfPeer[moved.holder]
-        else { return }
-        let (old, new) = (links[from], links[to])
+        guard let moved = moves[key], let from = linkOfPeer[PeerID(rawValue: key.granter)] else {
+            return
+        }
+        let new = linkOfPeer[moved.holder].map { links[$0] }
+        guard new != nil || recentlyGone.contains(moved.holder) else { return }
+        let old = links[from]
         let stamp = inbox.pointee.last_stamp
         let (isMoved, isLate, notice) = nodes.withLock { table -> (Bool, Bool, QueuedNotice?) in
             guard let number = table.unboundGrant(key, link: old.index) else {
@@ -121,7 +123,7 @@ extension PeerCore {
             let node = table.node(of: number)
             table.newcomers += 1
             var isAdded = false
-            if let own = table.takeNumber() {
+            if let new, let own = table.takeNumber() {
                 isAdded = table.add(
                     own, node: node, link: new.index, name: ReservedGrant.unbound,
                     key: GrantKey(granter: 0, number: moved.number.rawValue))
@@ -134,7 +136,7 @@ extension PeerCore {
         guard isMoved else { return }
         moves[key] = nil
         if let notice { notices.append(notice) }
-        if isLate {
+        if isLate, let new {
             shmring_producer_flag(new.producer, RingFlag.releases)
             shmring_producer_wake(new.producer)
         }

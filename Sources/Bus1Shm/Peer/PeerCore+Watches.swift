@@ -49,7 +49,7 @@ extension PeerCore {
     /// A handle that was received: its node may have been released before anybody could tell this peer. Only the
     /// receiving thread, between two deliveries.
     func watchIfReleased(_ id: HandleID) {
-        guard let entry = handles.entry(id), let link = link(at: Int(entry.pointee.link)) else {
+        guard let entry = handles.entry(id), let link = link(of: entry) else {
             return
         }
         _ = watchIfReleased(entry, link)
@@ -66,12 +66,12 @@ extension PeerCore {
     {
         // Relaxed: the inbox reads it again; what was pending before the flag or the message is seen.
         guard shmring_load_relaxed(entry.pointee.released) != 0,
-            watched.insert(entry.pointee.id).inserted
+            watched.updateValue(link.peer, forKey: entry.pointee.id) == nil
         else { return 0 }
         let result = shmring_inbox_watch(
             inbox, SHMRING_WATCH_RELEASE, entry.pointee.released, link.commitWords,
             link.commitWordCount, link.peer.rawValue, 0, entry.pointee.id)
-        if result != 0 { watched.remove(entry.pointee.id) }
+        if result != 0 { watched[entry.pointee.id] = nil }
         return result
     }
 
@@ -163,7 +163,7 @@ extension PeerCore {
         let stamp = message.pointee.stamp
         switch kind {
         case SHMRING_WATCH_RELEASE.rawValue:
-            watched.remove(cookie)
+            watched[cookie] = nil
             let id = HandleID(rawValue: cookie)
             guard let entry = handles.end(id) else { break }
             notices.append(QueuedNotice(.nodeReleased(id), stamp))
@@ -178,8 +178,8 @@ extension PeerCore {
     }
 
     private func applyDrop(_ linkIndex: Int, _ index: Int, at stamp: UInt64) {
-        let link = links[linkIndex]
-        guard link.drops[index] != nil else { return }
+        // Of a peer that is dead and gone: its words were not watched to the end.
+        guard let link = link(at: linkIndex), link.drops[index] != nil else { return }
         let place = UnsafeMutablePointer(mutating: link.dropWord(index))
         // Relaxed: only to know it again.
         let word = shmring_load_relaxed(place.pointer(to: \.word)!)
@@ -237,26 +237,33 @@ extension PeerCore {
 
     /// A peer's death: its handles to our nodes are gone, and its nodes are released, all at one instant.
     private func applyDeath(_ index: Int, at stamp: UInt64) {
-        let link = links[index]
-        guard !link.isDead else { return }
+        guard let link = link(at: index), !link.isDead else { return }
         // What the broker said before it is older.
         try? readEvents()
         guard !link.isDead else { return }
         link.isDead = true
         if pendingDeath == UInt64(index) { pendingDeath = nil }
-        for id in handles.remove(link: index) {
-            if watched.remove(id.rawValue) != nil {
-                shmring_inbox_unwatch(inbox, SHMRING_WATCH_RELEASE, id.rawValue)
-            }
-            notices.append(QueuedNotice(.nodeReleased(id), stamp))
-        }
+        let ended = endHandles(of: link, at: stamp)
         endDescriptors(of: link)
         link.segmentCharges = [:]
         link.endView()
         buryCredit(of: link)
-        let ended = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
-        notices += ended
+        let told = nodes.withLock { $0.removeHolder(link: link.index, at: stamp) }
+        notices += told
         forgetMoves(by: link.peer)
-        forgetSlices(of: index)
+        laneState.forget(link)
+        depart(link, ended)
+    }
+
+    /// All handles of a dead peer's nodes; their entries as they were.
+    func endHandles(of link: Link, at stamp: UInt64) -> [HandleEntry] {
+        let ended = handles.remove(link: Int(link.index))
+        for entry in ended {
+            if watched.removeValue(forKey: entry.id) != nil {
+                shmring_inbox_unwatch(inbox, SHMRING_WATCH_RELEASE, entry.id)
+            }
+            notices.append(QueuedNotice(.nodeReleased(HandleID(rawValue: entry.id)), stamp))
+        }
+        return ended
     }
 }

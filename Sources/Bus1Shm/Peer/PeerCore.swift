@@ -42,9 +42,17 @@ final class PeerCore: @unchecked Sendable {
     @exclusivity(unchecked) var rings: [OwnRing] = []
     /// By the ring's place in `rings`.
     let ringRoutes: UnsafeMutablePointer<UnsafeMutablePointer<RingRoute>?>
-    /// In the order of introduction; only added to. Lanes read it through ``link(at:)``.
-    @exclusivity(unchecked) private(set) var links: [Link] = []
-    private let shared = Mutex<SharedLists>(SharedLists())
+    /// Lanes read them through ``link(at:)``.
+    @exclusivity(unchecked) var links = LinkList()
+    /// The same, for the short ways of all lanes.
+    let routes: LinkTable<LinkRoute>
+    let gates = LaneGates()
+    /// Of dead peers, in the order of their deaths: their places are not free yet.
+    @exclusivity(unchecked) var departed: [DepartedLink] = []
+    @exclusivity(unchecked) var recentlyGone = RecentlyGone()
+    /// How many links were taken away in all. Lanes read it.
+    let linksGoneWord = UnsafeMutablePointer<UInt64>.allocate(capacity: 1)
+    let shared = Mutex<SharedLists>(SharedLists())
     @exclusivity(unchecked) var linkOfPeer: [PeerID: Int] = [:]
     /// The own nodes and who holds handles to them.
     let nodes: Mutex<NodeTable>
@@ -76,8 +84,8 @@ final class PeerCore: @unchecked Sendable {
     @exclusivity(unchecked) var moves: [GrantKey: HolderMoved] = [:]
     /// Peers that lanes want to be introduced to each other, by the peer's own thread.
     let wishes = Mutex<[(PeerID, PeerID)]>([])
-    /// Handles whose release words the inbox watches. Only the receiving thread.
-    @exclusivity(unchecked) var watched: Set<UInt64> = []
+    /// Handles whose release words the inbox watches, and the owners of those. Only the receiving thread.
+    @exclusivity(unchecked) var watched: [UInt64: PeerID] = [:]
     /// The link whose peer's death has no stamp yet.
     @exclusivity(unchecked) var pendingDeath: UInt64?
     /// `attention` when the broker was last known to have nothing in its queue for this peer.
@@ -173,6 +181,8 @@ final class PeerCore: @unchecked Sendable {
                 words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self),
                 chores))
         hot = .allocate(capacity: 1)
+        routes = try LinkTable(operation)
+        linksGoneWord.initialize(to: 0)
         ringRoutes = .allocate(capacity: PeerHot.ringsMax)
         ringRoutes.initialize(repeating: nil, count: PeerHot.ringsMax)
         let (seconds, attoseconds) = options.spin.components
@@ -195,11 +205,11 @@ final class PeerCore: @unchecked Sendable {
         self.outboxMapping = consume outboxMapping
         self.busMapping = consume busMapping
         guard laned == 0 else { throw Bus1Error(result: laned, operation) }
-        laneState = LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
+        laneState = try LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
         poolBytes = options.poolBytes
         let lastLane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
         let lastLaned = shmring_lane_init(lastLane, &claimsRaw, &outboxRaw, laneCount)
-        let lastState = LaneState(
+        let lastState = try LaneState(
             core: self, number: laneCount, lane: lastLane, quotaBytes: options.poolBytes)
         let drops = DropWords(self.outboxMapping, lanes: laneCount + 1)
         common.withLock { $0 = CommonLane(self, lastState, drops) }
@@ -226,17 +236,28 @@ final class PeerCore: @unchecked Sendable {
         }
     }
 
-    func add(_ link: Link) {
-        link.index = UInt32(links.count)
+    func add(_ link: Link) throws(Bus1Error) {
+        let place = links.next
+        guard place < LinkTable<LinkRoute>.countMax else {
+            throw Bus1Error(
+                .overQuota, "map what an introduction brings",
+                refusal: .init(resource: .links, used: place, limit: place, account: account))
+        }
+        link.index = UInt32(place)
         let ring = ringPlace(of: link) ?? UInt32(PeerHot.ringsMax)
         nodes.withLock {
-            $0.addHolder(sender: link.itsIndex, ring: ring, account: link.account)
+            $0.addHolder(place, sender: link.itsIndex, ring: ring, account: link.account)
         }
-        linkOfPeer[link.peer] = links.count
+        linkOfPeer[link.peer] = place
         links.append(link)
+        routes[place] = link.route
         let isLate = shared.withLock { lists in
-            lists.linkOfPeer[link.peer] = lists.links.count
-            lists.links.append(link)
+            lists.linkOfPeer[link.peer] = place
+            if place == lists.links.count {
+                lists.links.append(link)
+            } else {
+                lists.links[place] = link
+            }
             return lists.toBeFlagged.remove(link.peer) != nil
         }
         if isLate {
@@ -252,10 +273,10 @@ final class PeerCore: @unchecked Sendable {
         shared.withLock { $0.rings.append(ring) }
     }
 
-    /// What any thread may look at. Only added to.
-    private struct SharedLists: @unchecked Sendable {
+    /// What any thread may look at.
+    struct SharedLists: @unchecked Sendable {
         // @unchecked: what is used of links and rings by other threads is fixed, or under locks of their own.
-        var links: [Link] = []
+        var links: [Link?] = []
         var linkOfPeer: [PeerID: Int] = [:]
         var rings: [OwnRing] = []
         /// Holders that must look at release words, and whose introductions are still to be read.
@@ -267,8 +288,11 @@ final class PeerCore: @unchecked Sendable {
         shared.withLock { $0.links.indices.contains(index) ? $0.links[index] : nil }
     }
 
-    /// All of them so far. Any thread.
-    func allLinks() -> [Link] { shared.withLock { $0.links } }
+    /// The link of a handle's entry, unless its peer is dead and gone. Any thread.
+    func link(of entry: UnsafeMutablePointer<HandleEntry>) -> Link? {
+        let (place, owner) = (Int(entry.pointee.link), entry.pointee.owner)
+        return link(at: place).flatMap { $0.peer.rawValue == owner ? $0 : nil }
+    }
 
     /// Any thread. nil: no introduction to that peer has been read; when it is, its ring gets the flag of releases.
     func linkToBeFlagged(to peer: PeerID) -> Link? {
@@ -283,13 +307,26 @@ final class PeerCore: @unchecked Sendable {
     /// All own rings there ever were. Any thread.
     func ringsForLanes() -> [OwnRing] { shared.withLock { $0.rings } }
 
-    /// The next free lane's number.
-    func takeLane() throws(Bus1Error) -> UInt32 {
+    /// The next free lane.
+    func takeLane() throws(Bus1Error) -> LaneState {
+        let operation: StaticString = "make a lane"
         guard lanesTaken < laneCount, lanesTaken < limits[.lanes] else {
-            throw overQuota(.lanes, "make a lane")
+            throw overQuota(.lanes, operation)
         }
-        defer { lanesTaken += 1 }
-        return lanesTaken
+        let lane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
+        var claims = claimsMapping.raw
+        var outbox = outboxMapping.raw
+        let result = shmring_lane_init(lane, &claims, &outbox, lanesTaken)
+        do throws(Bus1Error) {
+            guard result == 0 else { throw Bus1Error(result: result, operation) }
+            let state = try LaneState(
+                core: self, number: lanesTaken, lane: lane, quotaBytes: poolBytes)
+            lanesTaken += 1
+            return state
+        } catch {
+            lane.deallocate()
+            throw error
+        }
     }
 
     /// Takes the names of released nodes back. Does nothing most of the time.
@@ -322,6 +359,7 @@ final class PeerCore: @unchecked Sendable {
         kept.removeAll()
         // They hold their links.
         for link in links { link.segmentCharges = [:] }
+        departed = []
         eventSource?.wake()
         let last = common.withLock { lane in
             defer { lane = nil }
@@ -339,6 +377,8 @@ final class PeerCore: @unchecked Sendable {
 
     deinit {
         close()
+        routes.unmap()
+        linksGoneWord.deallocate()
         // A link of the peer to itself and its ring refer to each other.
         for ring in rings + severed { ring.senders = [] }
         shmring_inbox_deinit(inbox)

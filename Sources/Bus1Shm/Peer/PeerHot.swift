@@ -25,6 +25,8 @@ struct HandleEntry {
     @usableFromInline var key: GrantKey
     /// Index of the release word, to be passed on with the handle.
     @usableFromInline var word: UInt32
+    /// The peer behind the link. Another one may have the link's place by now.
+    @usableFromInline var owner: UInt32
 
     /// The owner lives, and the node has not been released; what is pending counts as alive.
     @inlinable
@@ -39,7 +41,7 @@ struct HandleEntry {
     init(
         id: UInt64, token: UInt64, producer: UnsafeMutablePointer<shmring_producer>,
         dead: UnsafePointer<UInt64>, released: UnsafePointer<UInt64>, grant: UInt32, link: UInt32,
-        key: GrantKey, word: UInt32
+        key: GrantKey, word: UInt32, owner: UInt32
     ) {
         self.id = id
         self.token = token
@@ -50,6 +52,7 @@ struct HandleEntry {
         self.link = link
         self.key = key
         self.word = word
+        self.owner = owner
     }
 }
 

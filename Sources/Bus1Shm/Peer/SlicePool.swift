@@ -11,10 +11,12 @@ final class SlicePool: @unchecked Sendable {
     private let lane: UInt32
     private let quotaBytes: Int
     private let laneCount: UInt32
-    /// The pool's number of each link that it has lent on, by the peer's index of the link.
-    private var linkNumbers: [Int: UInt32] = [:]
+    /// The pool's number of each link that it has lent on, and the link, whose board it reads.
+    private var borrowers: [PeerID: (link: Link, number: UInt32)] = [:]
+    /// Links whose slices were forwarded: their boards are written when those come back.
+    private var origins: [PeerID: Link] = [:]
     /// Withdrawn segments whose receivers could not be told yet.
-    var untold: [(link: Int, segment: UInt32)] = []
+    var untold: [(link: Link, segment: UInt32)] = []
     private let ended = Mutex<[Ended]>([])
 
     /// How many stand in the list; written under its lock, read without.
@@ -110,26 +112,43 @@ final class SlicePool: @unchecked Sendable {
     }
 
     /// The pool's number of a link; lanes divide its return board between them.
-    func number(of link: Link, at index: Int) throws(Bus1Error) -> UInt32 {
-        if let number = linkNumbers[index] { return number }
+    func number(of link: Link) throws(Bus1Error) -> UInt32 {
+        if let known = borrowers[link.peer] { return known.number }
         let words = UInt32(SHMRING_LENDS) / laneCount
         var number: UInt32 = 0
         let result = shmring_pool_link_add(pool, link.boardOut, lane * words, words, &number)
         guard result == 0 else { throw Bus1Error(result: result, "lend a slice") }
-        linkNumbers[index] = number
+        borrowers[link.peer] = (link, number)
         return number
     }
 
     /// The receiver is gone: everything lent to it comes back.
-    func forget(link index: Int) {
-        guard let number = linkNumbers.removeValue(forKey: index) else { return }
-        _ = shmring_pool_link_remove(pool, number)
-        untold.removeAll { $0.link == index }
+    func forget(_ link: Link) {
+        guard let known = borrowers.removeValue(forKey: link.peer) else { return }
+        _ = shmring_pool_link_remove(pool, known.number)
+        untold.removeAll { $0.link === link }
+    }
+
+    /// The same, of all that were taken away.
+    func forgetGone() {
+        for (link, _) in borrowers.values where link.isGone { forget(link) }
+    }
+
+    /// The pool has taken a slice over that came on this link.
+    func adopted(from link: Link) { origins[link.peer] = link }
+
+    /// Of dead links no more is kept than what is still out.
+    private func forgetOrigins() {
+        for (peer, link) in origins
+        where link.isGone && !shmring_pool_has_adopted(pool, link.boardIn) {
+            origins[peer] = nil
+        }
     }
 
     /// Gives segments back that were idle for so long; which receivers are to be told of which.
     func trim(now_ns: UInt64, idle_ns: UInt64) {
         endEnded()
+        if !origins.isEmpty { forgetOrigins() }
         _ = shmring_pool_collect(pool, true)
         _ = shmring_pool_trim(pool, now_ns, idle_ns)
         // Those that made room for others since the last time, too.
@@ -138,9 +157,9 @@ final class SlicePool: @unchecked Sendable {
                 let count = Int(shmring_pool_take_retired(pool, numbers.baseAddress, 64))
                 guard count > 0 else { return }
                 for segment in numbers[..<count] {
-                    for (index, number) in linkNumbers
+                    for (link, number) in borrowers.values
                     where shmring_pool_withdraw(pool, number, segment) {
-                        untold.append((link: index, segment: segment))
+                        untold.append((link: link, segment: segment))
                     }
                 }
             }

@@ -307,6 +307,8 @@ int shmring_word_state(const uint64_t *word, const uint64_t *commits, uint32_t c
 /* Time: linear in what is watched. */
 void shmring_inbox_unwatch(struct shmring_inbox *inbox, enum shmring_watch_kind kind,
                            uint64_t cookie);
+/* All words that were watched as this owner's, whatever their cookies: before they are unmapped. */
+void shmring_inbox_unwatch_words(struct shmring_inbox *inbox, uint32_t owner_id);
 
 /* Claimed positions of a ring that are unwritten now: whose claimers may be dead. SHMRING_E_FULL:
  * ask again after the next delivery. SHMRING_E_CORRUPT, -ENOMEM. */

@@ -193,3 +193,6 @@ void shmring_board_give_back(struct shmring_board *board, uint32_t lend_index, u
  */
 int shmring_pool_adopt(struct shmring_pool *pool, struct shmring_held *held,
                        struct shmring_slice *slice_out);
+/* Whether a slice that goes back to this board is still out, or loaned. Time: linear in what was
+ * adopted. */
+bool shmring_pool_has_adopted(const struct shmring_pool *pool, const struct shmring_board *board);

@@ -52,7 +52,14 @@ final class SoakRun {
             }
             usleep(1000)
         }
-        resident = try start(.resident)
+        let resident = try start(.resident)
+        self.resident = resident
+        // It becomes the broker's heir before anybody else is there, and stays it: what an heir has in use is there from
+        // the beginning. Where nobody is made an heir, it has one thread for good.
+        let patience = bench_monotonic_ns() + 5_000_000_000
+        while ProcessUse(of: resident.pid).threads < 2, bench_monotonic_ns() < patience {
+            usleep(10_000)
+        }
     }
 
     deinit {

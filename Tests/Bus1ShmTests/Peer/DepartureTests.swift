@@ -1,3 +1,5 @@
+import CShmRing
+import Glibc
 import Testing
 
 @testable import Bus1Shm
@@ -67,5 +69,106 @@ struct DepartureTests {
         #expect(!link.hasView)
         let same = first.payload.withUnsafeBytes { $0.elementsEqual(long) }
         #expect(same)
+    }
+
+    @Test func aSendersIndexServesAnotherOneOnlyLongAfterItsEnd() throws {
+        let ring = BrokerRing(
+            RingID(rawValue: 1), owner: PeerID(rawValue: 1), domain: DomainID(rawValue: 1),
+            slots: 16, slotBytes: 64,
+            descriptor: SharedDescriptor(Descriptor(owning: open("/dev/null", O_RDONLY))),
+            isAcknowledged: true, payer: 0, charge: Charges())
+        var freedAt: [UInt16: UInt32] = [:]
+        for number: UInt32 in 2..<20_000 {
+            let index = try #require(ring.addSender(PeerID(rawValue: number)))
+            if let freed = freedAt[index] { #expect(number - freed > 4096) }
+            #expect(index < 4200)
+            ring.removeSender(PeerID(rawValue: number))
+            freedAt[index] = number
+        }
+        // A successor does not know since when the indices are free that it finds so.
+        ring.findFreed()
+        #expect(ring.addSender(PeerID(rawValue: 20_000)) != nil)
+    }
+
+    @Test func aPlaceOfTheDeadIsUsedAgainAndNobodyIsTakenForThem() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        var places: Set<Int> = []
+        for round in 0..<20 {
+            let visitor = try Peer(on: test.bus)
+            let inbox = try visitor.makeNode()
+            let own = try visitor.makeHandle(to: inbox)
+            let exchange = try visitor.lookUp("exchange", until: .after(.seconds(5)))
+            let word: [UInt64] = [UInt64(round)]
+            try visitor.send(word.span.bytes, to: exchange, passing: [own.id])
+            var message = try owner.nextMessage()
+            #expect(try message.load(as: UInt64.self) == UInt64(round))
+            let back = try held(message.takeHandle())
+            try owner.send(UInt64(round), to: back)
+            #expect(try visitor.nextMessage().load(as: UInt64.self) == UInt64(round))
+            places.insert(Int(try #require(owner.core.handles.entry(back.id)).pointee.link))
+            let id = back.detach()
+            visitor.close()
+            var isTold = false
+            while !isTold {
+                guard case .notice(let notice) = try owner.receive(until: .after(.seconds(5)))
+                else { continue }
+                if case .nodeReleased(let gone) = notice.kind { isTold = gone == id }
+            }
+            do throws(Bus1Error) {
+                try owner.release(id)
+                Issue.record("a handle of the dead was still there")
+            } catch { #expect(error.code == .noSuchHandle) }
+            #expect(owner.core.departed.isEmpty)
+        }
+        #expect(places.count == 1)
+    }
+
+    @Test func aWordThatIsStillWatchedForAHandleLongGoneIsNotReadAfterItsOwnersDeath() throws {
+        let test = TestBus()
+        let holder = try Peer(on: test.bus)
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let handle = try holder.lookUp("exchange", until: .after(.seconds(5)))
+        let bystander = try Peer(on: test.bus)
+        let other = try holder.makeNode()
+        try holder.publish(other, as: "other")
+        let way = try bystander.lookUp("other", until: .after(.seconds(5)))
+        while try owner.tryReceive() != nil {}
+
+        // As a release that came to nothing leaves it.
+        let id = node.id
+        let word = owner.core.nodes.withLock { $0.releaseWord(of: id) }
+        let refersToNothing: UInt64 = 2 << 62 | 5 << 30 | 7
+        shmring_store_release(word, refersToNothing)
+        let count = owner.core.outbox.pointer(to: \.releases)!
+        shmring_store_release(count, shmring_load_relaxed(count) + 1)
+        let link = try #require(owner.core.links.first { $0.peer == holder.core.ownPeer })
+        shmring_producer_flag(link.producer, RingFlag.releases)
+        try bystander.send(UInt64(1), to: way)
+        _ = try holder.nextMessage()
+        #expect(!holder.core.watched.isEmpty)
+        handle.release()
+
+        shmring_store_release(word, 0)
+        withExtendedLifetime(node) {}
+        owner.close()
+        let until = Deadline.after(.seconds(10))
+        while holder.core.recentlyGone.isEmpty, !until.hasPassed {
+            do throws(Bus1Error) { _ = try holder.receive(until: .after(.milliseconds(5))) } catch {
+                #expect(error.code == .timedOut)
+            }
+        }
+        #expect(holder.core.watched.isEmpty)
+        for i in 0..<100 {
+            try bystander.send(UInt64(i), to: way)
+            #expect(try holder.nextMessage().load(as: UInt64.self) == UInt64(i))
+        }
+        do throws(Bus1Error) { _ = try holder.receive(until: .after(.milliseconds(5))) } catch {
+            #expect(error.code == .timedOut)
+        }
     }
 }
