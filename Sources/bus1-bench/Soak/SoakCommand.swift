@@ -13,7 +13,7 @@ struct SoakCommand: ParsableCommand {
             round after round of peers do what those of `bus1-bench check` do, and are judged like them. \
             Meanwhile processes are killed and stopped. After each round, with nobody else there, what broker \
             and resident have in use is counted; from minute 2 on, or from the first round of a shorter soak, \
-            nothing may grow: descriptors, mappings and threads not at all, memory by less than 1 MiB. Ends \
+            nothing may grow: descriptors, shared mappings and threads not at all, memory by less than 1 MiB. Ends \
             with the number of violations; exit status 1 unless there is none, nor a leak.
             """)
 
