@@ -16,6 +16,8 @@ struct CheckBroker: ParsableCommand {
     @Option var place: UInt32
     /// Under which its node can be looked up.
     @Option var name: String
+    /// How often it says what it is.
+    @Option(name: .customLong("rest")) var rest_ms = 2
 
     func run() throws {
         guard bench_worker_settle(parent) == 0, let stage = bench_check_map(BENCH_STAGE_FD) else {
@@ -44,7 +46,7 @@ struct CheckBroker: ParsableCommand {
         while true {
             bench_check_store(&mine.pointee.role, BrokerRole.ofThisProcess.rawValue)
             do throws(Bus1Error) {
-                guard case .message = try peer.receive(until: .after(.milliseconds(2))) else {
+                guard case .message = try peer.receive(until: .after(.milliseconds(rest_ms))) else {
                     continue
                 }
                 bench_check_store(&mine.pointee.received, mine.pointee.received + 1)

@@ -16,6 +16,8 @@ struct CheckPlan: Sendable {
     /// So many processes do nothing but serve the bus or stand by for it, so that they can be stopped and killed. 0: this
     /// process serves it.
     var servers = 0
+    /// How often each of them looks at what it is for the bus.
+    var serversRest_ms = 2
     var seed: UInt64 = 1
     var slots = 256
     var habits = CheckHabits()

@@ -67,7 +67,7 @@ final class CheckServers {
             Int(BENCH_CHECK_PEERS + place),
             [
                 "bus1-bench", "check-broker", "--parent", "\(getpid())", "--bus", run.bus.path,
-                "--place", "\(place)", "--name", name,
+                "--place", "\(place)", "--name", name, "--rest", "\(run.plan.serversRest_ms)",
             ], quota: 0)
         all.append(Server(member: member, place: place, name: name))
     }

@@ -136,6 +136,7 @@ fileprivate final class Heir {
             guard ready >= 0, ready & 2 == 0 else { return false }
             if ready == 0 {
                 // The time is this thread's own: a machine that stood still as a whole does not count.
+                if let pidfd, bus1_sys_pidfd_wait(pidfd.rawValue, 0) == 1 { return readRest() }
                 silentTicks += 1
                 let isStopped = bus1_sys_process_state(pid) == Int32(UInt8(ascii: "T"))
                 guard silentTicks > (isStopped ? stoppedTicks : most) else { continue }
@@ -156,17 +157,14 @@ fileprivate final class Heir {
         _ = bus1_sys_pidfd_signal(pidfd.rawValue, SIGKILL)
         guard bus1_sys_pidfd_wait(pidfd.rawValue, 10_000) == 1 else { return false }
         shmring_fault_at(SHMRING_FAULT_HEIR_KILLED)
-        // What it had said before.
-        while true {
-            switch readJournal() {
-            case .goOn:
-                guard bus1_sys_wait_readable(journal.descriptor.rawValue, 1000) == 1 else {
-                    return false
-                }
-            case .resign: return false
-            case .brokerEnded: return !isDismissed && shadow != nil
-            }
-        }
+        return readRest()
+    }
+
+    /// What it had said before it ended. The kernel may close its end of the journal much later: its loop's operations
+    /// keep it open until they are cancelled.
+    private func readRest() -> Bool {
+        if case .resign = readJournal() { return false }
+        return !isDismissed && shadow != nil
     }
 
     private enum Outcome { case goOn, resign, brokerEnded }
