@@ -77,7 +77,7 @@ private struct TwoOwners: ~Copyable {
 
 @Suite(.timeLimit(.minutes(1)))
 struct AbortedReleaseTests {
-    @Test("R1, N1: what is begun again after an abort is told once, also where its words have changed places")
+    @Test("R1, N1: what is begun again after an abort is told once, whatever words it takes")
     func begunAgain() throws {
         let three = try TwoOwners()
         let (first, second) = (try three.held(of: 0), try three.held(of: 1))
@@ -93,7 +93,7 @@ struct AbortedReleaseTests {
         #expect(three.owners.allSatisfy { $0.peer.core.refused == 0 })
     }
 
-    @Test("R1: a word whose attempt was aborted serves another owner, and says nothing to the first")
+    @Test("R1: a word whose attempt was aborted serves another owner, not the first")
     func anotherOwner() throws {
         let three = try TwoOwners()
         let (first, second) = (try three.held(of: 0), try three.held(of: 1))
