@@ -36,11 +36,9 @@ void shmring_bell_sleep(struct shmring_bell *bell, uint32_t announced, uint64_t 
                   FUTEX_BITSET_MATCH_ANY);
 }
 
-void shmring_bell_ring(struct shmring_bell *bell)
+/* What somebody may wait for is there, before a full barrier. */
+static void wake_waiters(struct shmring_bell *bell)
 {
-    /* SYNC Q6 full barrier, pairs with Q3 in shmring_bell_announce: what was given back comes
-     * before the look for who waits. */
-    shmring_fence_full();
     if (shmring_load_relaxed_u32(&bell->waiters) == 0) /* Relaxed: Q6 orders it. */
         return;
     shmring_store_relaxed_u32(&bell->waiters, 0); /* Relaxed: Q5 releases it. */
@@ -48,6 +46,14 @@ void shmring_bell_ring(struct shmring_bell *bell)
      * not sleep on it; who reads it after announces itself after the 0. */
     (void)shmring_fetch_add_acq_rel_u32(&bell->rings, 1);
     (void)syscall(SYS_futex, &bell->rings, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+void shmring_bell_ring(struct shmring_bell *bell)
+{
+    /* SYNC Q6 full barrier, pairs with Q3 in shmring_bell_announce: what was given back comes
+     * before the look for who waits. */
+    shmring_fence_full();
+    wake_waiters(bell);
 }
 
 /* ---- sender --------------------------------------------------------------------------------- */
@@ -61,37 +67,62 @@ static void take_back(struct shmring_ring_control *control, struct shmring_board
     (void)shmring_fetch_add_acq_rel(&board->charged[kind], 0 - amount);
 }
 
-static bool charge_one(struct shmring_ring_control *control, struct shmring_board *board,
+/* Whether the domain has so much left, and this sender its part of it, as far as the copy knows. Of
+ * what the other senders have left, one takes half at most. What was given back since makes both
+ * easier: who fits by an old copy fits. */
+static bool fits(const struct shmring_credit_seen *seen, uint64_t own, uint64_t charged,
+                 uint64_t amount, bool *is_whole)
+{
+    int64_t room = (int64_t)(seen->credit - charged);
+    uint64_t mine = own - seen->credited;
+    *is_whole = room >= 0 && amount <= (uint64_t)room;
+    return *is_whole && mine + amount <= ((uint64_t)room + mine + 1) / 2;
+}
+
+static void refresh(struct shmring_credit_seen *seen, const struct shmring_ring_control *control,
+                    const struct shmring_board *board, uint32_t kind)
+{
+    /* SYNC Q8 acquire, pairs with Q9 in shmring_allowance_set: the credit read next is not of
+     * before this limit. Otherwise the copy would pass for new, and hold more than there is. */
+    seen->limit = shmring_load_acquire(&control->credit_limit[kind]);
+    /* SYNC Q2 acquire, pairs with Q7 in shmring_allowance_give_back: what was given back is free
+     * before it is charged again. */
+    seen->credit = shmring_load_acquire(&control->credit[kind]);
+    /* Relaxed: it only bounds this sender within its own domain, which is advice. */
+    seen->credited = shmring_load_relaxed(&board->credited[kind]);
+}
+
+static bool charge_one(struct shmring_producer *producer, struct shmring_board *board,
                        uint32_t kind, uint64_t amount, struct shmring_shortage *shortage)
 {
+    struct shmring_ring_control *control = producer->control;
+    struct shmring_credit_seen *seen = &producer->credit_seen[kind];
     /* Acq_rel, as Q1: the board's first, for the same reason as above. */
     uint64_t own = shmring_fetch_add_acq_rel(&board->charged[kind], amount);
-    /* Relaxed: both only bound this sender within its own domain, which is advice. */
-    uint64_t mine = own - shmring_load_relaxed(&board->credited[kind]);
     /* Relaxed: a guess, the exchange decides. */
     uint64_t charged = shmring_load_relaxed(&control->charged[kind]);
     for (;;) {
-        /* Relaxed: a receiver of an earlier version gives no credit, and asks for none. */
-        if (shmring_load_relaxed(&control->credit_limit[kind]) == 0) {
+        bool is_whole;
+        /* Relaxed: it says whether the copy is of this limit. Lowered just now, it is seen late, as
+         * credit is that was read just before. */
+        uint64_t limit = shmring_load_relaxed(&control->credit_limit[kind]);
+        /* A receiver of an earlier version gives no credit, and asks for none. */
+        if (limit == 0) {
             (void)shmring_fetch_add_acq_rel(&control->charged[kind], amount); /* as Q1 */
             return true;
         }
-        /* SYNC Q2 acquire, pairs with Q7 in shmring_allowance_give_back: what was given back is
-         * free before it is charged again. */
-        int64_t room = (int64_t)(shmring_load_acquire(&control->credit[kind]) - charged);
-        /* Of what the other senders of the domain have left, one takes half at most. */
-        bool is_whole = room >= 0 && amount <= (uint64_t)room;
-        bool is_half = is_whole && mine + amount <= ((uint64_t)room + mine + 1) / 2;
-        if (!is_half) {
-            /* Relaxed: a number to be told. */
-            uint64_t limit = shmring_load_relaxed(&control->credit_limit[kind]);
-            int64_t used = (int64_t)(limit - (uint64_t)room);
-            *shortage = (struct shmring_shortage){.kind = kind,
-                                                  .advisory = is_whole,
-                                                  .used = used > 0 ? (uint64_t)used : 0,
-                                                  .limit = limit};
-            (void)shmring_fetch_add_acq_rel(&board->charged[kind], 0 - amount); /* as Q1 */
-            return false;
+        if (limit != seen->limit || !fits(seen, own, charged, amount, &is_whole)) {
+            refresh(seen, control, board, kind);
+            if (!fits(seen, own, charged, amount, &is_whole)) {
+                int64_t used = (int64_t)(seen->limit - (seen->credit - charged));
+                *shortage = (struct shmring_shortage){.kind = kind,
+                                                      .advisory = is_whole,
+                                                      .used = used > 0 ? (uint64_t)used : 0,
+                                                      .limit = seen->limit};
+                /* SYNC Q1 acq_rel, as below. */
+                (void)shmring_fetch_add_acq_rel(&board->charged[kind], 0 - amount);
+                return false;
+            }
         }
         /* SYNC Q1 acq_rel, pairs with itself in other senders: together they never charge more than
          * the credit. */
@@ -100,16 +131,16 @@ static bool charge_one(struct shmring_ring_control *control, struct shmring_boar
     }
 }
 
-int shmring_credit_charge(struct shmring_ring_control *control, struct shmring_board *board,
+int shmring_credit_charge(struct shmring_producer *producer, struct shmring_board *board,
                           const struct shmring_amounts *amounts, struct shmring_shortage *shortage)
 {
     for (uint32_t kind = 0; kind < SHMRING_CREDIT_KINDS; kind++) {
         if (amounts->of[kind] == 0 ||
-            charge_one(control, board, kind, amounts->of[kind], shortage))
+            charge_one(producer, board, kind, amounts->of[kind], shortage))
             continue;
         while (kind-- > 0)
             if (amounts->of[kind] != 0)
-                take_back(control, board, kind, amounts->of[kind]);
+                take_back(producer->control, board, kind, amounts->of[kind]);
         return SHMRING_E_FULL;
     }
     return SHMRING_OK;
@@ -142,10 +173,11 @@ void shmring_allowance_set(struct shmring_allowance *allowance, uint32_t kind, u
     allowance->limit[kind] = limit;
     if (limit > allowance->ceiling[kind])
         allowance->ceiling[kind] = limit;
-    shmring_store_relaxed(&control->credit_limit[kind], limit); /* Relaxed: a number to be told. */
     /* SYNC Q7 acq_rel, as in shmring_allowance_give_back. A smaller limit makes the number fall,
      * and who reads it then finds less than nothing left. */
     (void)shmring_fetch_add_acq_rel(&control->credit[kind], difference);
+    /* SYNC Q9 release, pairs with Q8 in refresh: who knows this limit knows that credit. */
+    shmring_store_release(&control->credit_limit[kind], limit);
     shmring_bell_ring(&control->credit_bell);
 }
 
@@ -191,9 +223,10 @@ void shmring_allowance_give_back(struct shmring_allowance *allowance, struct shm
          * finds more held than was allowed. */
         (void)shmring_fetch_add_acq_rel(&allowance->returned[kind], amounts->of[kind]);
         (void)shmring_fetch_add_acq_rel(&board->credited[kind], amounts->of[kind]);
-        (void)shmring_fetch_add_acq_rel(&allowance->control->credit[kind], amounts->of[kind]);
+        /* Full: as Q6, before the look for who waits. */
+        (void)shmring_fetch_add_full(&allowance->control->credit[kind], amounts->of[kind]);
     }
-    shmring_bell_ring(&allowance->control->credit_bell);
+    wake_waiters(&allowance->control->credit_bell);
 }
 
 void shmring_allowance_bury(struct shmring_allowance *allowance, struct shmring_board *board,

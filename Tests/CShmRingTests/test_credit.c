@@ -12,6 +12,7 @@ struct fixture {
     struct kit_ring ring;
     struct shmring_board *boards;
     struct shmring_allowance allowance;
+    struct shmring_producer producers[2];
     struct shmring_amounts of_link[2];
     struct shmring_shortage shortage;
 };
@@ -21,6 +22,8 @@ static void set_up(struct fixture *f, uint64_t rights, uint64_t descriptors)
     *f = (struct fixture){0};
     kit_ring_open(&f->ring, 7, CAPACITY, 64);
     f->boards = kit_shared(2 * sizeof *f->boards);
+    for (uint32_t i = 0; i < 2; i++)
+        f->producers[i].control = f->ring.control;
     shmring_allowance_init(&f->allowance, f->ring.control);
     shmring_allowance_set(&f->allowance, RIGHTS, rights);
     shmring_allowance_set(&f->allowance, DESCRIPTORS, descriptors);
@@ -40,7 +43,7 @@ static struct shmring_amounts amounts(uint64_t rights, uint64_t descriptors)
 static int charge(struct fixture *f, uint32_t sender, uint64_t rights, uint64_t descriptors)
 {
     struct shmring_amounts a = amounts(rights, descriptors);
-    return shmring_credit_charge(f->ring.control, &f->boards[sender], &a, &f->shortage);
+    return shmring_credit_charge(&f->producers[sender], &f->boards[sender], &a, &f->shortage);
 }
 
 static void take_back(struct fixture *f, uint32_t sender, uint64_t rights, uint64_t descriptors)
@@ -227,7 +230,7 @@ static void a_receiver_without_limits_refuses_nothing(void)
     struct fixture f;
     set_up(&f, 100, 1);
     struct shmring_amounts bytes = shmring_amounts_make(0, 0, 0, UINT64_C(1) << 50);
-    CHECK_EQ(shmring_credit_charge(f.ring.control, f.boards, &bytes, &f.shortage), SHMRING_OK);
+    CHECK_EQ(shmring_credit_charge(f.producers, f.boards, &bytes, &f.shortage), SHMRING_OK);
     shmring_credit_take_back(f.ring.control, f.boards, &bytes);
     CHECK_EQ(f.ring.control->charged[SHMRING_CREDIT_BYTES], 0);
     tear_down(&f);
@@ -250,7 +253,8 @@ static void *charge_many(void *context)
     struct shmring_amounts one = amounts(1 + c->sender, 0);
     for (uint64_t i = 0; i < c->times;) {
         uint32_t announced = shmring_bell_announce(&f->ring.control->credit_bell);
-        if (shmring_credit_charge(f->ring.control, &f->boards[c->sender], &one, &shortage)) {
+        if (shmring_credit_charge(&f->producers[c->sender], &f->boards[c->sender], &one,
+                                  &shortage)) {
             shmring_bell_sleep(&f->ring.control->credit_bell, announced,
                                check_now_ns() + 20000000000u);
             continue;

@@ -196,7 +196,7 @@ static void step(struct fuzz_input *input)
         struct shmring_amounts amounts =
             shmring_amounts_make(fuzz_u8(input) & 3, 0, 0, fuzz_word(input, 0) & UINT32_MAX);
         struct shmring_shortage shortage;
-        int result = shmring_credit_charge(control, board, &amounts, &shortage);
+        int result = shmring_credit_charge(producer, board, &amounts, &shortage);
         FUZZ_CHECK(result == SHMRING_OK || result == SHMRING_E_FULL);
         if (result == SHMRING_OK && (operation & 0x40))
             shmring_credit_take_back(control, board, &amounts);

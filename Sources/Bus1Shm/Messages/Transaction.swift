@@ -186,10 +186,18 @@ extension Peer {
         _ bytes: RawSpan, to handle: borrowing Handle, passing: [HandleID],
         descriptors: [Int32] = [], until deadline: Deadline = .never
     ) throws(Bus1Error) -> Stamp {
-        if descriptors.isEmpty,
-            let stamp = try core.laneState.trySendFew(bytes, handle.id, passing: passing, core)
-        {
-            return stamp
+        if descriptors.isEmpty {
+            var failure: Bus1Error?
+            let stamp = core.uncountedLane._withUnsafeGuaranteedRef { lane -> Stamp? in
+                do throws(Bus1Error) {
+                    return try lane.trySendFew(bytes, handle.id, passing: passing, core)
+                } catch {
+                    failure = error
+                    return nil
+                }
+            }
+            if let stamp { return stamp }
+            if let failure { throw failure }
         }
         var one = transaction()
         try one.send(bytes, to: handle.id, passing: passing, descriptors: descriptors)

@@ -67,8 +67,6 @@ final class Attachments: @unchecked Sendable {
     func take(_ index: Int) -> HandleID? {
         guard case .handle(let id, _) = items[index] else { return nil }
         items[index] = .taken
-        // Mostly the message is at its end then.
-        charge?.expectEnd()
         return id
     }
 

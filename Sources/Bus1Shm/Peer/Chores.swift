@@ -13,6 +13,8 @@ struct Chores: @unchecked Sendable {
         case lateNotices
         /// Owners could not be told of all that was given up. Lock: of the common lane.
         case releases
+        /// Handles ended while another thread was in the common lane. Lock: of the list of them.
+        case ended
     }
 
     private let words: UnsafeMutablePointer<UInt32>

@@ -37,11 +37,11 @@ final class CommonLane: @unchecked Sendable {
     // @unchecked: used under its lock only.
     let core: Unowned
     let state: LaneState
-    private var drops: DropWords
+    @exclusivity(unchecked) private var drops: DropWords
     /// How often the broker was asked to flag those whom only it knows.
-    private var flagsAsked: UInt32 = 0
+    @exclusivity(unchecked) private var flagsAsked: UInt32 = 0
     /// What ended while even the drop words were in use.
-    private var waiting: [EndedHandle] = [] {
+    @exclusivity(unchecked) private var waiting: [EndedHandle] = [] {
         didSet { core.value.chores.set(.releases, !waiting.isEmpty) }
     }
 

@@ -47,17 +47,16 @@ extension LinkRoute {
         producer.pointee.control
     }
 
-    /// A charge comes soon.
-    func expectCharge() { shmring_credit_prefetch(itsControl, boardOut) }
-
-    /// Charges what a message brings, before anything is claimed. Any lane, any thread.
+    /// Charges what a message brings, before anything is claimed. `producer`: the lane's into the ring behind the link.
     ///
     /// - Returns: nil; or what is not there, and nothing is charged.
-    func charge(_ charge: CreditCharge) -> shmring_shortage? {
+    func charge(
+        _ charge: CreditCharge, by producer: UnsafeMutablePointer<shmring_producer>
+    ) -> shmring_shortage? {
         guard !charge.isEmpty else { return nil }
         var amounts = charge.amounts
         var shortage = shmring_shortage()
-        let result = shmring_credit_charge(itsControl, boardOut, &amounts, &shortage)
+        let result = shmring_credit_charge(producer, boardOut, &amounts, &shortage)
         return result == 0 ? nil : shortage
     }
 
@@ -82,11 +81,12 @@ extension Link {
     ///
     /// - Throws: `overQuota`, nothing is charged then.
     func charge(
-        _ charge: CreditCharge, account: Account, _ wait: inout CreditWait?
+        _ charge: CreditCharge, by producer: UnsafeMutablePointer<shmring_producer>,
+        account: Account, _ wait: inout CreditWait?
     ) throws(Bus1Error) {
-        guard route.pointee.charge(charge) != nil else { return }
+        guard route.pointee.charge(charge, by: producer) != nil else { return }
         let announced = shmring_bell_announce(creditBell)
-        guard let shortage = route.pointee.charge(charge) else { return }
+        guard let shortage = route.pointee.charge(charge, by: producer) else { return }
         let resource = chargedKinds.first { $0.kind == shortage.kind }!.resource
         // Alone, a sender gets half.
         let isPossible = UInt64(charge.amount(resource)) <= (shortage.limit + 1) / 2
@@ -125,11 +125,6 @@ struct ReceivedCharge: ~Copyable, @unchecked Sendable {
     final class Box {
         private let charge: ReceivedCharge
         init(_ charge: consuming ReceivedCharge) { self.charge = charge }
-    }
-
-    /// The message ends soon.
-    borrowing func expectEnd() {
-        if !charge.isEmpty { shmring_allowance_prefetch(ring.allowance, link.boardIn) }
     }
 
     deinit {

@@ -41,8 +41,6 @@ struct FewAttachments {
     func take(_ index: Int) -> HandleID? {
         guard let id = handle(index) else { return nil }
         word(index).pointee = Self.taken
-        // Mostly the message is at its end then.
-        shmring_allowance_prefetch(place.pointee.allowance, place.pointee.board)
         return id
     }
 

@@ -21,14 +21,16 @@ enum ReservedMemory {
     }
 }
 
-/// Where the grants of one peer are: the owner's list, in three tables that never move. Other threads fill
+/// Where the grants of one peer are: the owner's list, in four tables that never move. Other threads fill
 /// entries before the message that shows them.
 ///
+///     nodes    by their release words, under the lock of the nodes
 ///     entries  by the owner's number: what the path of a message reads
 ///     records  by the owner's number: the rest, under the lock of the nodes
 ///     bound    by ring, sender and the holder's number without its top bit: the owner's number; 0: none
 final class GrantMemory: @unchecked Sendable {
     // @unchecked: the pointers are fixed; who writes behind them is said above and in NodeTable.
+    let nodes: UnsafeMutablePointer<NodePlace>
     let entries: UnsafeMutablePointer<GrantEntry>
     let records: UnsafeMutablePointer<GrantRecord>
     let bound: UnsafeMutablePointer<BoundRing?>
@@ -40,14 +42,17 @@ final class GrantMemory: @unchecked Sendable {
     typealias BoundRing = UnsafeMutablePointer<BoundNumbers?>
 
     init(_ operation: StaticString) throws(Bus1Error) {
+        let nodes = ReservedMemory.map(NodePlace.self, count: Int(SHMRING_RELEASE_WORDS))
         let entries = ReservedMemory.map(GrantEntry.self, count: Int(PeerHot.grantsMax))
         let records = ReservedMemory.map(GrantRecord.self, count: Int(PeerHot.grantsMax))
         let bound = ReservedMemory.map(BoundRing?.self, count: PeerHot.ringsMax)
-        guard let entries, let records, let bound else {
+        guard let nodes, let entries, let records, let bound else {
+            if let nodes { ReservedMemory.unmap(nodes, count: Int(SHMRING_RELEASE_WORDS)) }
             if let entries { ReservedMemory.unmap(entries, count: Int(PeerHot.grantsMax)) }
             if let records { ReservedMemory.unmap(records, count: Int(PeerHot.grantsMax)) }
             throw Bus1Error(.system, operation, errno: ENOMEM)
         }
+        self.nodes = nodes
         self.entries = entries
         self.records = records
         self.bound = bound
@@ -98,6 +103,7 @@ final class GrantMemory: @unchecked Sendable {
     }
 
     deinit {
+        ReservedMemory.unmap(nodes, count: Int(SHMRING_RELEASE_WORDS))
         ReservedMemory.unmap(entries, count: Int(PeerHot.grantsMax))
         ReservedMemory.unmap(records, count: Int(PeerHot.grantsMax))
         ReservedMemory.unmap(bound, count: PeerHot.ringsMax)

@@ -99,15 +99,26 @@ final class HandleTable: @unchecked Sendable {
             counts.pointee.endedSeen = list.ended
             if spare.isEmpty { swap(&spare, &list.indices) }
         }
+        addFreshEntries()
         guard counts.pointee.made - counts.pointee.endedSeen < UInt64(limits[.handles]) else {
             return nil
         }
-        if !spare.isEmpty { return count(Int(spare.removeLast())) }
-        let index = counts.pointee.next
-        // Relaxed: who looks at all entries may miss one that is made at that moment.
-        shmring_store_relaxed(counts.pointer(to: \.next)!, index + 1)
-        return count(Int(index))
+        return spare.isEmpty ? nil : count(Int(spare.removeLast()))
     }
+
+    /// So that the lock is not taken for each handle where a handle ends before the next is made.
+    private func addFreshEntries() {
+        let first = counts.pointee.next
+        guard spare.count < Self.spareCount, first < UInt64(countMax) else { return }
+        let end = min(UInt64(countMax), first + UInt64(Self.spareCount - spare.count))
+        // Relaxed: who looks at all entries may miss one that is made at that moment.
+        shmring_store_relaxed(counts.pointer(to: \.next)!, end)
+        // Those that were used before come first.
+        spare.insert(contentsOf: (first..<end).reversed().map { UInt32($0) }, at: 0)
+    }
+
+    /// Free entries at hand after the lock was taken, as long as there are so many.
+    private static let spareCount = 16
 
     private func count(_ index: Int) -> Int {
         // Relaxed: a number to be told.

@@ -36,8 +36,6 @@ extension LaneState {
         reserveBodies(1 + Self.fewMax)
         reserveLegs(1 + Self.fewMax)
         var few = Few()
-        // What the receiver gave back last is on its way while the grants are made.
-        link.pointee.expectCharge()
         do throws(Bus1Error) {
             for i in 0..<passing.count {
                 guard let record = try attach(passing[i], for: link, &few, core) else {
@@ -52,7 +50,7 @@ extension LaneState {
             throw error
         }
         let charge = CreditCharge(handles: passing.count)
-        guard link.pointee.charge(charge) == nil else {
+        guard link.pointee.charge(charge, by: producer) == nil else {
             // The general way says what is missing, or waits for it.
             undo(few, link)
             return nil

@@ -26,7 +26,8 @@ extension LaneState {
                 try encodePayload(message.payload, bytes, into: &prepared, until: deadline)
                 return prepared
             }
-            try link.charge(message.charge, account: core.account, &creditWait)
+            try link.charge(
+                message.charge, by: prepared.producer, account: core.account, &creditWait)
             prepared.charge = message.charge
             guard let records = try attach(message, to: &prepared, until: deadline) else {
                 undo(prepared)

@@ -253,7 +253,7 @@ final class LaneState {
         let socket = try core.linkSocket(of: link, lane: number)
         let charge = CreditCharge(bytes: Int(byteCount))
         var wait: CreditWait?
-        try link.charge(charge, account: core.account, &wait)
+        try link.charge(charge, by: try laneProducer(at: index), account: core.account, &wait)
         do throws(Bus1Error) {
             try socket.send(
                 LinkPacket(kind: .segment, segment: segment, byteCount: byteCount),

@@ -45,43 +45,53 @@ struct NodeRecord {
     var owed: UInt64?
 }
 
-/// Nodes, by their release words: no two have one word at a time.
-struct NodeList {
-    private struct Place {
-        var id: UInt64 = 0
-        var record: NodeRecord?
-    }
+/// Where a node is kept. All zeroes: there is none.
+struct NodePlace {
+    /// 0: there is none.
+    var id: UInt64
+    var record: NodeRecord
+}
 
-    private var places: [Place] = []
+/// Nodes, by their release words: no two have one word at a time.
+struct NodeList: @unchecked Sendable {
+    // @unchecked: the places are under the lock of the list.
+    private let places: UnsafeMutablePointer<NodePlace>
+    private var end = 0
     private(set) var count = 0
+
+    init(_ memory: GrantMemory) { places = memory.nodes }
 
     /// Those that are alive.
     var alive: [UInt64] {
-        places.filter { $0.record?.state == .alive }.map(\.id)
+        (0..<end).filter { places[$0].id != 0 && places[$0].record.state == .alive }
+            .map { places[$0].id }
     }
 
     private static func index(_ id: UInt64) -> Int { Int(NodeID(rawValue: id).word) }
 
-    subscript(id: UInt64) -> NodeRecord? {
-        get {
-            let index = Self.index(id)
-            guard index < places.count, places[index].id == id else { return nil }
-            return places[index].record
-        }
-        _modify {
-            let index = Self.index(id)
-            while places.count <= index { places.append(Place()) }
-            if places[index].id != id {
-                // Whoever has the word now stays: what is looked for is gone.
-                precondition(places[index].record == nil, "two nodes have one release word")
-                places[index].id = id
-            }
-            let wasThere = places[index].record != nil
-            defer {
-                count += (places[index].record != nil ? 1 : 0) - (wasThere ? 1 : 0)
-            }
-            yield &places[index].record
-        }
+    /// Where its record is, as long as it is there.
+    @inline(__always)
+    func place(_ id: UInt64) -> UnsafeMutablePointer<NodeRecord>? {
+        let index = Self.index(id)
+        guard id != 0, index < end, places[index].id == id else { return nil }
+        return (places + index).pointer(to: \.record)
+    }
+
+    subscript(id: UInt64) -> NodeRecord? { place(id)?.pointee }
+
+    mutating func add(_ id: UInt64, tag: UInt64) {
+        let index = Self.index(id)
+        precondition(index < Int(SHMRING_RELEASE_WORDS), "a node has a release word")
+        end = max(end, index + 1)
+        precondition(places[index].id == 0, "two nodes have one release word")
+        (places + index).initialize(to: NodePlace(id: id, record: NodeRecord(tag: tag)))
+        count += 1
+    }
+
+    mutating func remove(_ id: UInt64) {
+        guard place(id) != nil else { return }
+        places[Self.index(id)].id = 0
+        count -= 1
     }
 }
 
@@ -120,7 +130,7 @@ struct NodeTable: @unchecked Sendable {
     private let chores: Chores
     /// For those who wait until there are fewer nodes.
     var bell: UnsafeMutablePointer<shmring_bell>?
-    private(set) var nodes = NodeList()
+    private(set) var nodes: NodeList
     /// What they are published as.
     private var names: [UInt64: [String]] = [:]
     private var holders: [Holder] = []
@@ -146,6 +156,7 @@ struct NodeTable: @unchecked Sendable {
 
     init(memory: GrantMemory, words: UnsafeMutablePointer<UInt64>, _ chores: Chores) {
         self.memory = memory
+        nodes = NodeList(memory)
         self.chores = chores
         self.words = words
     }
@@ -156,7 +167,7 @@ struct NodeTable: @unchecked Sendable {
     mutating func makeNode(count: UInt64, tag: UInt64) -> NodeID? {
         guard let word = takeWord() else { return nil }
         let id = NodeID(count: count, word: word)
-        nodes[id.rawValue] = NodeRecord(tag: tag)
+        nodes.add(id.rawValue, tag: tag)
         return id
     }
 
@@ -177,18 +188,18 @@ struct NodeTable: @unchecked Sendable {
 
     func releaseWord(of node: NodeID) -> UnsafeMutablePointer<UInt64> { words + Int(node.word) }
 
-    func isAlive(_ node: UInt64) -> Bool { nodes[node]?.state == .alive }
+    func isAlive(_ node: UInt64) -> Bool { nodes.place(node)?.pointee.state == .alive }
 
     mutating func addName(_ name: String, to node: UInt64) {
-        guard nodes[node] != nil else { return }
+        guard let place = nodes.place(node) else { return }
         names[node, default: []].append(name)
-        nodes[node]!.pins += 1
+        place.pointee.pins += 1
     }
 
     /// The node was released at that stamp. Its grants stay: what was sent before is still delivered.
     mutating func released(_ node: UInt64, at stamp: UInt64) {
-        guard nodes[node]?.state == .alive else { return }
-        nodes[node]!.state = .released(stamp)
+        guard let place = nodes.place(node), place.pointee.state == .alive else { return }
+        place.pointee.state = .released(stamp)
         if let names = names.removeValue(forKey: node) {
             unpublished += names.map { (node, $0) }
             chores.set(.names)
@@ -228,8 +239,8 @@ struct NodeTable: @unchecked Sendable {
     /// A number for a grant that a ticket brings. The broker may give the node away until that is known to have been
     /// shown, or taken back. nil: there is no such node, or no number.
     mutating func setAside(_ node: UInt64) -> UInt32? {
-        guard nodes[node] != nil, let number = takeNumber() else { return nil }
-        nodes[node]!.pins += 1
+        guard let place = nodes.place(node), let number = takeNumber() else { return nil }
+        place.pointee.pins += 1
         setAside[number] = node
         return number
     }
@@ -248,16 +259,16 @@ struct NodeTable: @unchecked Sendable {
 
     /// The broker gives the node away under one name less.
     mutating func unpin(_ node: UInt64) {
-        guard nodes[node] != nil else { return }
-        nodes[node]!.pins -= 1
+        guard let place = nodes.place(node) else { return }
+        place.pointee.pins -= 1
         forgetIfUnheld(node)
     }
 
     private mutating func forgetIfUnheld(_ node: UInt64) {
-        guard let record = nodes[node], record.state != .alive, record.holders == 0,
-            record.pins == 0
+        guard let place = nodes.place(node), place.pointee.state != .alive,
+            place.pointee.holders == 0, place.pointee.pins == 0
         else { return }
-        nodes[node] = nil
+        nodes.remove(node)
         if let bell { shmring_bell_ring(bell) }
         let word = NodeID(rawValue: node).word
         // Nobody reads it for this node any more.
@@ -328,12 +339,12 @@ struct NodeTable: @unchecked Sendable {
         _ number: UInt32, node: UInt64, link: UInt32, name: UInt32, key: GrantKey? = nil,
         marks: GrantRecord.Marks = []
     ) -> Bool {
-        guard let tag = nodes[node]?.tag, Int(link) < holders.count, !holders[Int(link)].isGone
+        guard let place = nodes.place(node), Int(link) < holders.count, !holders[Int(link)].isGone
         else { return false }
         var record = GrantRecord()
         record.link = link
         record.marks = marks
-        record.nextOfNode = nodes[node]!.firstGrant
+        record.nextOfNode = place.pointee.firstGrant
         record.nextOfHolder = holders[Int(link)].firstGrant
         if let key {
             let place = UnboundKey(link: link, key: key)
@@ -347,11 +358,11 @@ struct NodeTable: @unchecked Sendable {
         if record.nextOfHolder != 0 {
             memory.records[Int(record.nextOfHolder)].previousOfHolder = number
         }
-        nodes[node]!.firstGrant = number
-        nodes[node]!.holders += 1
+        place.pointee.firstGrant = number
+        place.pointee.holders += 1
         holders[Int(link)].firstGrant = number
         grantCount += 1
-        show(number, node: node, tag: tag, name: name)
+        show(number, node: node, tag: place.pointee.tag, name: name)
         return true
     }
 
@@ -362,7 +373,7 @@ struct NodeTable: @unchecked Sendable {
         memory.entries[Int(number)] = GrantEntry(
             route: 0, node: node, tag: tag, account: holder.account)
         var route = PeerHot.route(name, sender: holder.sender, ring: holder.ring)
-        if !record.marks.isEmpty || nodes[node]?.state != .alive { route |= PeerHot.slowly }
+        if !record.marks.isEmpty || !isAlive(node) { route |= PeerHot.slowly }
         // SYNC H3 release, pairs with H2 in PeerHot.grant: node and tag come before the route.
         shmring_store_release(routeWord(number), route)
     }
@@ -409,7 +420,9 @@ struct NodeTable: @unchecked Sendable {
     /// Whether a message under this grant with this effective stamp is still delivered. `goesFirst`: it comes before its
     /// node's release if both have one stamp.
     func accepts(_ number: UInt32, at stamp: UInt64, goesFirst: Bool) -> Bool {
-        guard case .released(let released)? = nodes[node(of: number)]?.state else { return true }
+        guard case .released(let released)? = nodes.place(node(of: number))?.pointee.state else {
+            return true
+        }
         return stamp < released || stamp == released && goesFirst
     }
 
@@ -430,18 +443,19 @@ struct NodeTable: @unchecked Sendable {
         }
         freeGrants.append(number)
         grantCount -= 1
-        guard var node = nodes[entry.node] else { return nil }
-        node.holders -= 1
+        guard let place = nodes.place(entry.node) else { return nil }
+        place.pointee.holders -= 1
         var notice: QueuedNotice?
-        if node.state == .alive {
+        if place.pointee.state == .alive {
             let isReply = record.marks.contains(.oneShot)
             if isReply, how == .givenUp {
                 notice = QueuedNotice(.replyLost(NodeID(rawValue: entry.node)), stamp)
             } else if !isReply, how != .undone {
-                node.owed = stamp
+                place.pointee.owed = stamp
             }
-            if node.holders == 0, let owed = node.owed {
-                let last = crossing(of: entry.node, &node, at: how == .undone ? owed : stamp)
+            if place.pointee.holders == 0, let owed = place.pointee.owed {
+                let last = crossing(
+                    of: entry.node, &place.pointee, at: how == .undone ? owed : stamp)
                 if how != .undone, notice == nil {
                     notice = last
                 } else {
@@ -450,7 +464,6 @@ struct NodeTable: @unchecked Sendable {
                 }
             }
         }
-        nodes[entry.node] = node
         forgetIfUnheld(entry.node)
         return notice
     }
@@ -465,7 +478,7 @@ struct NodeTable: @unchecked Sendable {
 
     private mutating func unlink(_ number: UInt32, _ record: GrantRecord, node: UInt64) {
         if record.previousOfNode == 0 {
-            if nodes[node] != nil { nodes[node]!.firstGrant = record.nextOfNode }
+            nodes.place(node)?.pointee.firstGrant = record.nextOfNode
         } else {
             memory.records[Int(record.previousOfNode)].nextOfNode = record.nextOfNode
         }
@@ -491,12 +504,12 @@ struct NodeTable: @unchecked Sendable {
     /// Whether a notice still says what is so. One that does not is withdrawn with this call.
     mutating func confirms(_ notice: QueuedNotice) -> Bool {
         guard case .noHandles(let id) = notice.kind else { return true }
-        guard let node = nodes[id.rawValue], node.state == .alive,
-            node.crossings == notice.crossing
+        guard let place = nodes.place(id.rawValue), place.pointee.state == .alive,
+            place.pointee.crossings == notice.crossing
         else { return false }
-        if node.holders == 0 || shmring_broken_withdrawal() { return true }
+        if place.pointee.holders == 0 || shmring_broken_withdrawal() { return true }
         withdrawals += 1
-        nodes[id.rawValue]!.owed = notice.stamp
+        place.pointee.owed = notice.stamp
         return false
     }
 

@@ -75,12 +75,37 @@ extension Peer {
     /// could not be accepted.
     @usableFromInline @inline(never)
     func tryReceiveSlowly(_ result: Int32) throws(Bus1Error) -> Delivery? {
-        try core.settle(result, until: .now, waiting: false)
+        var result = result
+        while result == 0, core.isUnencumbered {
+            let cell = hot.pointee.arena.pointee.current!
+            if let message = try core.acceptAttached(cell) { return .message(message) }
+            guard core.applyControl(in: cell) else { break }
+            if !core.isUnencumbered {
+                result = Int32(SHMRING_E_EMPTY.rawValue)
+                break
+            }
+            result = shmring_inbox_take(hot.pointee.inbox, shmring_cell_message(cell))
+            if result == 0, let message = accept(cell) { return .message(message) }
+        }
+        return try core.settle(result, until: .now, waiting: false)
     }
 
     @usableFromInline @inline(never)
     func receiveSlowly(_ result: Int32, until deadline: Deadline) throws(Bus1Error) -> Delivery? {
-        try core.settle(result, until: deadline, waiting: true)
+        var result = result
+        while result == 0, core.isUnencumbered {
+            let cell = hot.pointee.arena.pointee.current!
+            if let message = try core.acceptAttached(cell) { return .message(message) }
+            guard core.applyControl(in: cell) else { break }
+            if !core.isUnencumbered {
+                result = Int32(SHMRING_E_EMPTY.rawValue)
+                break
+            }
+            result = shmring_inbox_spin(
+                hot.pointee.inbox, shmring_cell_message(cell), hot.pointee.spin_ns == 0 ? 0 : 64)
+            if result == 0, let message = accept(cell) { return .message(message) }
+        }
+        return try core.settle(result, until: deadline, waiting: true)
     }
 }
 
@@ -89,6 +114,40 @@ extension Bus1Error {
 }
 
 extension PeerCore {
+    /// What the program does not see is not counted.
+    private func uncount() { inbox.pointee.sequence &-= 1 }
+
+    /// A message in the current cell may be delivered at once: nothing is to be told before it.
+    @inline(__always)
+    var isUnencumbered: Bool {
+        notices.isEmpty && !chores.isThere(.lateNotices) && !isClosed && !shmring_forked()
+    }
+
+    /// A message with attachments under a grant that needs no second look. nil: the current cell holds something else.
+    func acceptAttached(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Message? {
+        let message = shmring_cell_message(cell)!
+        guard shmring_message_is_attached(message), message.pointee.grant < ReservedGrant.first,
+            let grant = hot.pointee.grant(
+                message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring),
+            let route = route(sender: message.pointee.sender, ring: message.pointee.ring)
+        else { return nil }
+        fill(cell, grant.pointee)
+        guard
+            resolveFew(of: cell, from: route, in: ringRoutes[Int(message.pointee.ring)]!)
+        else { return nil }
+        return try keep(cell)
+    }
+
+    /// Applies a control message that stands alone in its transaction. False: the current cell holds something else.
+    func applyControl(in cell: UnsafeMutablePointer<shmring_cell>) -> Bool {
+        let message = shmring_cell_message(cell)!
+        guard message.pointee.grant == ReservedGrant.control, !shmring_message_has_more(message)
+        else { return false }
+        applyControl(message)
+        uncount()
+        return true
+    }
+
     /// Goes on from a result of the inbox until there is a delivery, or nothing and the deadline has passed.
     func settle(_ first: Int32, until deadline: Deadline, waiting: Bool) throws(Bus1Error)
         -> Delivery?
@@ -110,8 +169,7 @@ extension PeerCore {
             case 0:
                 hasMore = shmring_message_has_more(message)
                 if let message = try acceptSlowly(cell) { return behindNotices(message) }
-                // What the program does not see is not counted.
-                inbox.pointee.sequence &-= 1
+                uncount()
             case Int32(SHMRING_NOTICE.rawValue):
                 hasMore = shmring_message_has_more(message)
                 take(watched: inbox.pointee.notice_kind, inbox.pointee.notice_cookie, message)
@@ -231,13 +289,22 @@ extension PeerCore {
     private func keep(
         _ cell: UnsafeMutablePointer<shmring_cell>, _ grant: GrantEntry
     ) throws(Bus1Error) -> Message? {
-        shmring_cell_fill(cell, grant.node, grant.tag, grant.uid, grant.pid)
+        fill(cell, grant)
         if !shmring_message_is_plain(shmring_cell_message(cell)) {
             guard try resolve(cell) else {
                 refused += 1
                 return nil
             }
         }
+        return try keep(cell)
+    }
+
+    private func fill(_ cell: UnsafeMutablePointer<shmring_cell>, _ grant: GrantEntry) {
+        shmring_cell_fill(cell, grant.node, grant.tag, grant.uid, grant.pid)
+    }
+
+    /// The message in the current cell is complete.
+    private func keep(_ cell: UnsafeMutablePointer<shmring_cell>) throws(Bus1Error) -> Message {
         let kept = shmring_arena_keep(hot.pointee.arena)
         guard kept == 0 else {
             // The message is lost, its slice is not: the cell must not give it back for another.

@@ -35,16 +35,26 @@ extension PeerCore {
         // A forked child holds nothing.
         guard !isClosed, !shmring_forked() else { return }
         let isDone: Void? = common.withLockIfAvailable { lane in lane?.release(handle) }
-        if isDone == nil { ended.withLock { $0.append(handle) } }
+        if isDone == nil {
+            ended.withLock {
+                $0.append(handle)
+                chores.set(.ended)
+            }
+        }
         tellEnded()
     }
 
     private func tellEnded() {
+        // SYNC H20 full barrier, pairs with itself in who comes while this thread is in the lane: either that one finds the
+        // lane free, or this one, having left it, finds what that one has appended. Without it nobody tells the owner.
+        shmring_fence_full()
+        guard chores.isThere(.ended) else { return }
         var turns = 0
         while ended.withLock({ !$0.isEmpty }) {
             let isDone: Void? = common.withLockIfAvailable { lane in
                 for handle in ended.withLock({ list in
                     defer { list = [] }
+                    chores.set(.ended, false)
                     return list
                 }) { lane?.release(handle) }
             }

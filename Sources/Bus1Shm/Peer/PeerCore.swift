@@ -31,6 +31,8 @@ final class PeerCore: @unchecked Sendable {
     let lane: UnsafeMutablePointer<shmring_lane>
     /// The peer's own lane. Set at the end of init.
     @exclusivity(unchecked) private(set) var laneState: LaneState! = nil
+    /// The same, for who keeps the core: without counting a reference.
+    @exclusivity(unchecked) private(set) var uncountedLane: Unmanaged<LaneState>! = nil
     @exclusivity(unchecked) var nextTrim_ns: UInt64 = 0
     let outbox: UnsafeMutablePointer<shmring_outbox>
     private(set) var lanesTaken: UInt32 = 1
@@ -206,6 +208,7 @@ final class PeerCore: @unchecked Sendable {
         self.busMapping = consume busMapping
         guard laned == 0 else { throw Bus1Error(result: laned, operation) }
         laneState = try LaneState(core: self, number: 0, lane: lane, quotaBytes: options.poolBytes)
+        uncountedLane = .passUnretained(laneState)
         poolBytes = options.poolBytes
         let lastLane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
         let lastLaned = shmring_lane_init(lastLane, &claimsRaw, &outboxRaw, laneCount)

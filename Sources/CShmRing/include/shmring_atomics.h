@@ -17,6 +17,16 @@
 #include <stdint.h>
 
 #define SHMRING_INLINE static inline __attribute__((always_inline, unused))
+/* Before a loop that waits for one word: it begins a line of code, wherever the linker puts the
+ * function. What is measured against such a loop would move with it by 3 to 10 %. */
+#if defined(__clang__) && defined(__has_c_attribute)
+#if __has_c_attribute(clang::code_align)
+#define SHMRING_ALIGNED_LOOP [[clang::code_align(64)]]
+#endif
+#endif
+#ifndef SHMRING_ALIGNED_LOOP
+#define SHMRING_ALIGNED_LOOP
+#endif
 #define shmring_likely(x) __builtin_expect(!!(x), 1)
 #define shmring_unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -106,6 +116,16 @@ SHMRING_INLINE void shmring_fence_clock_read(void)
 SHMRING_INLINE uint64_t shmring_exchange_full(uint64_t *word, uint64_t value)
 {
     uint64_t old = __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+#if !defined(__x86_64__)
+    shmring_fence_full();
+#endif
+    return old;
+}
+
+/* Likewise an addition. */
+SHMRING_INLINE uint64_t shmring_fetch_add_full(uint64_t *word, uint64_t value)
+{
+    uint64_t old = __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
 #if !defined(__x86_64__)
     shmring_fence_full();
 #endif

@@ -23,7 +23,7 @@
  */
 #pragma once
 
-#include "shmring_segment.h"
+#include "shmring_ring.h"
 
 /* By enum shmring_credit_kind. */
 struct shmring_amounts {
@@ -58,17 +58,11 @@ void shmring_bell_ring(struct shmring_bell *bell);
 
 /*
  * Charges `amounts` for one attempt to send on a link: the receiver's ring, and the board of the
- * link. SHMRING_E_FULL: nothing is charged, *shortage says what is missing. Any lane.
+ * link. SHMRING_E_FULL: nothing is charged, *shortage says what is missing, by what the receiver
+ * had written when this was called. The producer's lane.
  */
-int shmring_credit_charge(struct shmring_ring_control *control, struct shmring_board *board,
+int shmring_credit_charge(struct shmring_producer *producer, struct shmring_board *board,
                           const struct shmring_amounts *amounts, struct shmring_shortage *shortage);
-/* A charge will be made soon: fetches what the receiver has written meanwhile. */
-SHMRING_INLINE void shmring_credit_prefetch(const struct shmring_ring_control *control,
-                                            const struct shmring_board *board)
-{
-    __builtin_prefetch(&control->credit);
-    __builtin_prefetch(&board->credited);
-}
 /* It was not sent after all. */
 void shmring_credit_take_back(struct shmring_ring_control *control, struct shmring_board *board,
                               const struct shmring_amounts *amounts);
@@ -108,13 +102,6 @@ SHMRING_INLINE bool shmring_allowance_admits(const struct shmring_allowance *all
  * which no honest sender sends; it is noted, and must be given back like all. */
 int shmring_allowance_receive(struct shmring_allowance *allowance, struct shmring_amounts *of_link,
                               const struct shmring_amounts *amounts);
-/* What was received will be given back soon: fetches what is written then. */
-SHMRING_INLINE void shmring_allowance_prefetch(const struct shmring_allowance *allowance,
-                                               const struct shmring_board *board)
-{
-    __builtin_prefetch(&allowance->control->credit, 1);
-    __builtin_prefetch(&board->credited, 1);
-}
 /* It is not outstanding any more. Any thread, once for each receive. */
 void shmring_allowance_give_back(struct shmring_allowance *allowance, struct shmring_board *board,
                                  const struct shmring_amounts *amounts);

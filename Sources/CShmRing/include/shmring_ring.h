@@ -29,6 +29,12 @@
 #include "shmring_checks.h"
 #include "shmring_switches.h"
 
+/* What a lane has last read of one kind of its credit in a ring. The receiver writes those words
+ * for each message that it gives back: they are read anew only when this copy says short. */
+struct shmring_credit_seen {
+    uint64_t limit, credit, credited;
+};
+
 /* Private to one lane; nobody else reads it. */
 struct shmring_producer {
     struct shmring_ring_control *control;
@@ -52,6 +58,7 @@ struct shmring_producer {
     void (*fetch_event)(struct shmring_producer *producer, void *context);
     void *fetch_context;
     uint64_t unpassed; /* slots for which commit words of the own lane answer */
+    struct shmring_credit_seen credit_seen[SHMRING_CREDIT_KINDS];
 };
 
 /* Fills in a producer for a checked mapping of a ring. SHMRING_E_CORRUPT: the header, though of the

@@ -183,7 +183,7 @@ struct CreditChecklist {
         let link = try #require(
             crowd.senders[1].peer.core.links.first { $0.peer != crowd.senders[1].peer.core.ownPeer }
         )
-        #expect(link.route.pointee.charge(CreditCharge(handles: 8)) == nil)
+        #expect(link.route.pointee.charge(CreditCharge(handles: 8), by: link.producer) == nil)
         #expect(crowd.outstanding == 24)
         for sender in crowd.senders { try sender.close() }
         while let delivery = try crowd.receiver.tryReceive() { _ = consume delivery }
