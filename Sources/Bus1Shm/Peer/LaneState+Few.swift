@@ -18,8 +18,8 @@ extension LaneState {
         var legCount = 1
     }
 
-    /// Sends a message with a few handles. `core`: the lane's, from a caller that has counted its reference. nil: it is not of the usual kind, or there was no room: nothing
-    /// has happened.
+    /// Sends a message with a few handles. `core`: the lane's, from a caller that has counted its reference. nil: it is not
+    /// of the usual kind, or there was no room: nothing has happened.
     func trySendFew(
         _ bytes: RawSpan, _ handle: HandleID, passing: [HandleID], _ core: PeerCore
     ) throws(Bus1Error) -> Stamp? {

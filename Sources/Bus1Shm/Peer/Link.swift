@@ -34,7 +34,7 @@ final class OwnRing {
         consumer.initialize(to: shmring_consumer())
         allowance = .allocate(capacity: 1)
         route = .allocate(capacity: 1)
-        route.initialize(to: RingRoute(allowance, isForeign: isForeign))
+        route.initialize(to: RingRoute(allowance))
         var raw = mapping.raw
         let result = shmring_consumer_init(consumer, &raw, isForeign)
         guard result == 0 else { throw Bus1Error(result: result, "map a ring of one's own") }

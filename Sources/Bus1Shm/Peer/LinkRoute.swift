@@ -57,15 +57,10 @@ struct LinkRoute {
 /// thread. The ring owns it.
 struct RingRoute {
     let allowance: UnsafeMutablePointer<shmring_allowance>
-    /// Of another trust domain than the peer's own.
-    let isForeign: Bool
     private var senders: UnsafeMutablePointer<UnsafeMutablePointer<LinkRoute>?>?
     private var count = 0
 
-    init(_ allowance: UnsafeMutablePointer<shmring_allowance>, isForeign: Bool) {
-        self.allowance = allowance
-        self.isForeign = isForeign
-    }
+    init(_ allowance: UnsafeMutablePointer<shmring_allowance>) { self.allowance = allowance }
 
     subscript(sender: UInt32) -> UnsafeMutablePointer<LinkRoute>? {
         Int(sender) < count ? senders![Int(sender)] : nil

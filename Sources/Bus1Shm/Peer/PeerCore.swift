@@ -152,8 +152,23 @@ final class PeerCore: @unchecked Sendable {
                 || (before_ns...max(before_ns, shmring_clock_now(&clock))).contains(
                     welcome.clockNow)
         else { throw Bus1Error(.mismatch, "share the bus's clock") }
+        guard welcome.lanes > 1 else { throw Bus1Error(.mismatch, "join the bus") }
+        let limits = Limits(options)
+        let token = bus1_sys_unique()
+        // All that there may be no memory for, before anything that only `deinit` gives back.
+        let handles = try HandleTable(token: token, limits: limits)
+        let grantMemory = try GrantMemory(operation)
+        let routes = try LinkTable<LinkRoute>(operation)
         guard let arena = shmring_arena_create(welcome.slotBytes) else {
+            routes.unmap()
             throw Bus1Error(.system, operation, errno: ENOMEM)
+        }
+        do throws(Bus1Error) {
+            inbox = try WipedOnFork.allocate(operation)
+        } catch {
+            routes.unmap()
+            shmring_arena_close(arena)
+            throw error
         }
 
         self.bus = bus
@@ -161,19 +176,16 @@ final class PeerCore: @unchecked Sendable {
         ownPeer = welcome.peer
         ownDomain = welcome.domain
         account = welcome.account
-        limits = Limits(options)
-        guard welcome.lanes > 1 else { throw Bus1Error(.mismatch, "join the bus") }
+        self.limits = limits
         laneCount = welcome.lanes - 1
         self.clock = .allocate(capacity: 1)
         self.clock.initialize(to: clock)
         outbox = outboxMapping.base(as: shmring_outbox.self)
-        let token = bus1_sys_unique()
-        handles = try HandleTable(token: token, limits: limits)
-        inbox = try WipedOnFork.allocate(operation)
+        self.handles = handles
         let page = busMapping.base(as: shmring_bus_page.self)
         shmring_inbox_init(
             inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
-        grantMemory = try GrantMemory(operation)
+        self.grantMemory = grantMemory
         let releaseWords =
             outboxMapping.base(as: UInt8.self)
             + Int(shmring_outbox_release_offset(welcome.lanes))
@@ -183,7 +195,7 @@ final class PeerCore: @unchecked Sendable {
                 words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self),
                 chores))
         hot = .allocate(capacity: 1)
-        routes = try LinkTable(operation)
+        self.routes = routes
         linksGoneWord.initialize(to: 0)
         ringRoutes = .allocate(capacity: PeerHot.ringsMax)
         ringRoutes.initialize(repeating: nil, count: PeerHot.ringsMax)
