@@ -76,36 +76,42 @@ extension Peer {
     @usableFromInline @inline(never)
     func tryReceiveSlowly(_ result: Int32) throws(Bus1Error) -> Delivery? {
         var result = result
-        while result == 0, core.isUnencumbered {
-            let cell = hot.pointee.arena.pointee.current!
-            if let message = try core.acceptAttached(cell) { return .message(message) }
-            guard core.applyControl(in: cell) else { break }
-            if !core.isUnencumbered {
-                result = Int32(SHMRING_E_EMPTY.rawValue)
-                break
-            }
-            result = shmring_inbox_take(hot.pointee.inbox, shmring_cell_message(cell))
-            if result == 0, let message = accept(cell) { return .message(message) }
-        }
+        let short = try takeShort(&result) { inbox, message in shmring_inbox_take(inbox, message) }
+        if let short { return .message(short) }
         return try core.settle(result, until: .now, waiting: false)
     }
 
     @usableFromInline @inline(never)
     func receiveSlowly(_ result: Int32, until deadline: Deadline) throws(Bus1Error) -> Delivery? {
         var result = result
+        let turns: UInt32 = hot.pointee.spin_ns == 0 ? 0 : 64
+        let short = try takeShort(&result) { inbox, message in
+            shmring_inbox_spin(inbox, message, turns)
+        }
+        if let short { return .message(short) }
+        return try core.settle(result, until: deadline, waiting: true)
+    }
+
+    /// Messages with handles, and control messages, while there is nothing else to be told: the first that the program
+    /// is to see. nil: `result` is to be settled. `next`: how the one behind a control message is taken.
+    @inline(__always)
+    private func takeShort(
+        _ result: inout Int32,
+        _ next: (UnsafeMutablePointer<shmring_inbox>, UnsafeMutablePointer<shmring_message>) ->
+            Int32
+    ) throws(Bus1Error) -> Message? {
         while result == 0, core.isUnencumbered {
             let cell = hot.pointee.arena.pointee.current!
-            if let message = try core.acceptAttached(cell) { return .message(message) }
+            if let message = try core.acceptAttached(cell) { return message }
             guard core.applyControl(in: cell) else { break }
             if !core.isUnencumbered {
                 result = Int32(SHMRING_E_EMPTY.rawValue)
                 break
             }
-            result = shmring_inbox_spin(
-                hot.pointee.inbox, shmring_cell_message(cell), hot.pointee.spin_ns == 0 ? 0 : 64)
-            if result == 0, let message = accept(cell) { return .message(message) }
+            result = next(hot.pointee.inbox, shmring_cell_message(cell))
+            if result == 0, let message = accept(cell) { return message }
         }
-        return try core.settle(result, until: deadline, waiting: true)
+        return nil
     }
 }
 

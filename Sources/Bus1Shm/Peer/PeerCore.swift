@@ -224,8 +224,14 @@ final class PeerCore: @unchecked Sendable {
         poolBytes = options.poolBytes
         let lastLane = UnsafeMutablePointer<shmring_lane>.allocate(capacity: 1)
         let lastLaned = shmring_lane_init(lastLane, &claimsRaw, &outboxRaw, laneCount)
-        let lastState = try LaneState(
-            core: self, number: laneCount, lane: lastLane, quotaBytes: options.poolBytes)
+        let lastState: LaneState
+        do throws(Bus1Error) {
+            lastState = try LaneState(
+                core: self, number: laneCount, lane: lastLane, quotaBytes: options.poolBytes)
+        } catch {
+            lastLane.deallocate()
+            throw error
+        }
         let drops = DropWords(self.outboxMapping, lanes: laneCount + 1)
         common.withLock { $0 = CommonLane(self, lastState, drops) }
         guard lastLaned == 0 else { throw Bus1Error(result: lastLaned, operation) }
