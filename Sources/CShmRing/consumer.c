@@ -191,13 +191,13 @@ void shmring_consumer_publish_head(struct shmring_consumer *consumer, bool check
     }
     if (!check_waiters)
         return;
-    /* SYNC W2 full barrier, pairs with W1 in shmring_producer_wait: either the waiter's second look
-     * finds this head, or the load below finds the waiter. */
+    /* SYNC W2 full barrier, pairs with W1 in shmring_producer_announce: either the waiter's second
+     * look finds this head, or the load below finds the waiter. */
     shmring_fence_full();
     if (shmring_load_relaxed_u32(&consumer->control->waiters) != 0) { /* Relaxed: W2 orders it. */
         shmring_store_relaxed_u32(&consumer->control->waiters, 0); /* Relaxed: W4 releases it. */
-        /* SYNC W4 acq_rel, pairs with W3 in shmring_producer_wait: who reads the count before it
-         * does not sleep on it; who reads it after announces itself after the 0. */
+        /* SYNC W4 acq_rel, pairs with W3 in shmring_producer_announce: who reads the count before
+         * it does not sleep on it; who reads it after announces itself after the 0. */
         (void)shmring_fetch_add_acq_rel_u32(&consumer->control->room, 1);
         (void)syscall(SYS_futex, &consumer->control->room, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
     }

@@ -22,11 +22,7 @@
 #define POLL_NS UINT64_C(1000000) /* where several words cannot be waited for at once */
 #define NS_PER_S UINT64_C(1000000000)
 
-/* As <linux/futex.h> has it from 5.16 on; older headers lack it. */
-struct waitv {
-    uint64_t val, uaddr;
-    uint32_t flags, reserved;
-};
+/* struct shmring_word is struct futex_waitv, which headers before 5.16 lack. */
 #define WAITV_U32 2u
 
 static uint32_t waitv_refused; /* 1 once the kernel said ENOSYS; relaxed: a late reader asks
@@ -50,7 +46,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 }
 
 /* Waits until a word changes, a wake, a signal, or the time; which of them does not matter. */
-static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
+static void sleep_on(const struct shmring_word *words, uint32_t count, uint64_t until_ns)
 {
     struct timespec until = to_timespec(until_ns);
     if (count > 1 && !shmring_load_relaxed_u32(&waitv_refused)) { /* Relaxed: see there. */
@@ -61,15 +57,15 @@ static void sleep_on(struct waitv *words, uint32_t count, uint64_t until_ns)
     }
     if (count > 1)
         until = to_timespec(earlier(until_ns, monotonic_ns() + POLL_NS));
-    (void)syscall(SYS_futex, words[0].uaddr, FUTEX_WAIT_BITSET, (uint32_t)words[0].val, &until,
-                  NULL, FUTEX_BITSET_MATCH_ANY);
+    (void)syscall(SYS_futex, words[0].address, FUTEX_WAIT_BITSET, (uint32_t)words[0].value,
+                  &until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 const char *shmring_doorbell_name(void)
 {
     struct timespec past = {0};
     uint32_t word = 0;
-    struct waitv words = {.uaddr = (uint64_t)(uintptr_t)&word, .flags = WAITV_U32, .val = 1};
+    struct shmring_word words = shmring_word_at(&word, 1);
     if (syscall(SYS_futex_waitv, &words, 1, 0, &past, CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
         return "futex, polling every ms above one ring";
     return "futex_waitv";
@@ -94,33 +90,64 @@ static bool attention_changed(const struct shmring_inbox *inbox)
     return shmring_load_acquire_u32(inbox->attention) != inbox->attention_seen;
 }
 
-/* One parking: SHMRING_E_EMPTY after a wake or the time, or what the second look found. */
-static int park(struct shmring_inbox *inbox, struct shmring_message *message, uint64_t until_ns)
+struct shmring_word shmring_word_at(const uint32_t *word, uint32_t value)
+{
+    return (struct shmring_word){
+        .value = value, .address = (uint64_t)(uintptr_t)word, .flags = WAITV_U32};
+}
+
+void shmring_words_sleep(const struct shmring_word *words, uint32_t count, uint64_t until_ns)
+{
+    sleep_on(words, count, until_ns);
+}
+
+void shmring_word_wake(const uint32_t *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+int shmring_inbox_park(struct shmring_inbox *inbox, struct shmring_message *message,
+                       struct shmring_word *words, uint32_t *count)
 {
     bool by_futex = inbox->ring_count <= SHMRING_FUTEX_RINGS_MAX;
-    struct waitv words[SHMRING_FUTEX_RINGS_MAX + 1];
-    uint32_t count = 0;
+    uint32_t n = 0;
     for (uint32_t r = 0; by_futex && r < inbox->ring_count; r++) {
         uint32_t *bell = &inbox->rings[r]->control->doorbell;
         /* SYNC D4 acquire, pairs with D3 in shmring_producer_ring: read before the number is
          * announced, so that who rings for this number changes it against what is waited for. */
-        uint32_t value = shmring_load_acquire_u32(bell);
-        words[count++] = (struct waitv){
-            .val = value, .uaddr = (uint64_t)(uintptr_t)bell, .flags = WAITV_U32};
+        words[n++] = shmring_word_at(bell, shmring_load_acquire_u32(bell));
     }
-    words[count++] = (struct waitv){.val = inbox->attention_seen,
-                                    .uaddr = (uint64_t)(uintptr_t)inbox->attention,
-                                    .flags = WAITV_U32};
+    words[n++] = shmring_word_at(inbox->attention, inbox->attention_seen);
+    *count = n;
     uint64_t number = ++inbox->park_number & ~SHMRING_PARKED_ON_EVENT;
     announce(inbox, by_futex ? number : number | SHMRING_PARKED_ON_EVENT);
     for (uint32_t r = 0; r < inbox->ring_count; r++)
         shmring_consumer_publish_head(inbox->rings[r], true);
     int result = shmring_inbox_take_slow(inbox, message, true);
-    if (result == SHMRING_E_EMPTY && !attention_changed(inbox)) {
+    if (result == SHMRING_E_EMPTY && attention_changed(inbox))
+        return SHMRING_E_ATTENTION;
+    return result;
+}
+
+void shmring_inbox_unpark(struct shmring_inbox *inbox)
+{
+    /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver
+     * awake, or before its next announcement, whose D2 makes it look once more. */
+    for (uint32_t r = 0; r < inbox->ring_count; r++)
+        shmring_store_relaxed(&inbox->rings[r]->control->parked, 0);
+}
+
+/* One parking: SHMRING_E_EMPTY after a wake or the time, or what the second look found. */
+static int park(struct shmring_inbox *inbox, struct shmring_message *message, uint64_t until_ns)
+{
+    struct shmring_word words[SHMRING_PARK_WORDS];
+    uint32_t count = 0;
+    int result = shmring_inbox_park(inbox, message, words, &count);
+    if (result == SHMRING_E_EMPTY) {
         inbox->counts.parked++;
         until_ns = shmring_inbox_sleeps_until(inbox, until_ns);
         SHMRING_FAULT(PARK_LOOKED);
-        if (by_futex)
+        if (inbox->ring_count <= SHMRING_FUTEX_RINGS_MAX)
             sleep_on(words, count, until_ns);
         else if (inbox->sleep != NULL)
             inbox->sleep(inbox->sleep_context, until_ns);
@@ -128,11 +155,8 @@ static int park(struct shmring_inbox *inbox, struct shmring_message *message, ui
             sleep_on(words, count, earlier(until_ns, monotonic_ns() + POLL_NS));
         SHMRING_FAULT(PARK_WOKEN);
     }
-    /* Relaxed: a hint. Who still sees the number rings in vain; who sees 0 finds this receiver
-     * awake, or before its next announcement, whose D2 makes it look once more. */
-    for (uint32_t r = 0; r < inbox->ring_count; r++)
-        shmring_store_relaxed(&inbox->rings[r]->control->parked, 0);
-    return result;
+    shmring_inbox_unpark(inbox);
+    return result == SHMRING_E_ATTENTION ? SHMRING_E_EMPTY : result;
 }
 
 int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *message,
@@ -196,13 +220,14 @@ int shmring_producer_wait_for_head(struct shmring_producer *producer, uint64_t d
     return shmring_producer_wait(producer, used + producer->withheld, deadline_ns);
 }
 
-int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns)
+int shmring_producer_announce(struct shmring_producer *producer, uint64_t room,
+                              struct shmring_word *word)
 {
     struct shmring_ring_control *control = producer->control;
     /* SYNC W3 acquire, pairs with W4 in shmring_consumer_publish_head: read before the wait is
      * announced, so that who wakes it changes what the futex compares, and strikes out none that
      * was announced after that. */
-    uint32_t counted = shmring_load_acquire_u32(&control->room);
+    *word = shmring_word_at(&control->room, shmring_load_acquire_u32(&control->room));
     /* Relaxed: W1 orders it. */
     shmring_store_relaxed_u32(&control->waiters, 1);
     /* SYNC W1 full barrier, pairs with W2 in shmring_consumer_publish_head: the look that follows
@@ -210,7 +235,13 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
     shmring_fence_full();
     SHMRING_FAULT(PARK_ROOM);
     uint64_t tail;
-    int result = shmring_producer_room(producer, 1, room, &tail);
+    return shmring_producer_room(producer, 1, room, &tail);
+}
+
+int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns)
+{
+    struct shmring_word word;
+    int result = shmring_producer_announce(producer, room, &word);
     if (result != SHMRING_E_FULL)
         return result;
     uint64_t now = monotonic_ns();
@@ -218,8 +249,7 @@ int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint
         return SHMRING_E_FULL;
     /* Bounded: a receiver that publishes head while it is idle reads `waiters` without a
      * barrier. */
-    struct timespec at = to_timespec(earlier(now + 10 * POLL_NS, deadline_ns));
-    (void)syscall(SYS_futex, &control->room, FUTEX_WAIT_BITSET, counted, &at, NULL,
-                  FUTEX_BITSET_MATCH_ANY);
+    sleep_on(&word, 1, earlier(now + 10 * POLL_NS, deadline_ns));
+    uint64_t tail;
     return shmring_producer_room(producer, 1, room, &tail);
 }

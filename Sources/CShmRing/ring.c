@@ -122,9 +122,9 @@ int shmring_batch_begin(struct shmring_producer *producer, uint64_t wanted,
 /* Wakes whoever sleeps on the doorbell, and strikes out the parking that was seen. */
 static void ring_doorbell(struct shmring_ring_control *control, uint64_t park_number)
 {
-    /* SYNC D3 acq_rel, pairs with D4 in park: the futex compares this word, so a receiver that is
-     * about to sleep does not. Also with an event descriptor: the receiver may have changed its way
-     * of sleeping since it wrote the park number. */
+    /* SYNC D3 acq_rel, pairs with D4 in shmring_inbox_park: the futex compares this word, so a
+     * receiver that is about to sleep does not. Also with an event descriptor: the receiver may
+     * have changed its way of sleeping since it wrote the park number. */
     (void)shmring_fetch_add_acq_rel_u32(&control->doorbell, 1);
     SHMRING_FAULT(WAKE_RUNG);
     (void)syscall(SYS_futex, &control->doorbell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);

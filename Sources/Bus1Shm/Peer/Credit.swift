@@ -31,8 +31,12 @@ private let chargedKinds: [(kind: UInt32, resource: Resource)] = [
 
 /// Who waits for credit at a receiver, and since when.
 struct CreditWait {
-    fileprivate let link: Link
-    fileprivate let announced: UInt32
+    let link: Link
+    let announced: UInt32
+    /// What holds something else once credit was given back.
+    var ringsWord: UnsafePointer<UInt32> {
+        UnsafePointer(link.creditBell.pointer(to: \.rings)!)
+    }
 
     /// Sleeps until some has been given back, or a while.
     func sleep(until deadline: Deadline) {

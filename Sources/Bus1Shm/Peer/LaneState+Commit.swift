@@ -56,6 +56,10 @@ extension LaneState {
                 guard let wait = creditWait, !batch.deadline.hasPassed else { throw error }
                 for prepared in batch.prepared { undo(prepared.message) }
                 batch.prepared = []
+                if isImpatient {
+                    obstacle = .credit(wait)
+                    throw error
+                }
                 wait.sleep(until: batch.deadline)
             }
         }
@@ -85,7 +89,8 @@ extension LaneState {
                     break
                 }
                 let full = Bus1Error(batch.each ? .overQuota : .timedOut, "bind a handle")
-                guard !batch.deadline.hasPassed else {
+                if isImpatient { obstacle = .something }
+                guard !batch.deadline.hasPassed, !isImpatient else {
                     guard batch.each else { throw full }
                     batch.refused.append((message.handle, full))
                     break
@@ -225,6 +230,12 @@ extension LaneState {
         attempt += 1
         // A dead receiver makes no more room: every destination is looked at anew.
         for one in batch.prepared { _ = try usableEntry(one.handle) }
+        if isImpatient, attempt > 4 {
+            // Only the peer's own lane uses the links' own producers.
+            let isPlain = number == 0 && failed < batch.prepared.count
+            obstacle = isPlain ? .room(batch.prepared[failed].message.link) : .something
+            throw Bus1Error(.timedOut, "commit a transaction")
+        }
         backOff(attempt, ownProducer(ofLeg: failed, batch), until: batch.deadline)
     }
 

@@ -284,7 +284,10 @@ extension LaneState {
                 prepared.lent = (lender, reference)
                 break
             }
-            guard !deadline.hasPassed else { throw Bus1Error(.timedOut, "lend a slice") }
+            if isImpatient { obstacle = .something }
+            guard !deadline.hasPassed, !isImpatient else {
+                throw Bus1Error(.timedOut, "lend a slice")
+            }
             _ = shmring_pool_wait(
                 pool.pool, Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
         }

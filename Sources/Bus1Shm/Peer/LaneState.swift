@@ -39,6 +39,9 @@ final class LaneState {
     @exclusivity(unchecked) var latestMark: UInt32 = 0
     /// Set where credit was short, and waiting may help.
     @exclusivity(unchecked) var creditWait: CreditWait?
+    /// Set while somebody tries who must not block: what would be waited for stands in `obstacle` then, and it fails.
+    @exclusivity(unchecked) var isImpatient = false
+    @exclusivity(unchecked) var obstacle: Obstacle?
 
     struct Lender {
         let pool: OpaquePointer
@@ -168,7 +171,8 @@ final class LaneState {
             }
             // The dead give nothing back.
             if tidy() { continue }
-            guard !deadline.hasPassed else {
+            if isImpatient { obstacle = .something }
+            guard !deadline.hasPassed, !isImpatient else {
                 let usage = pool.usage
                 throw Bus1Error(
                     .overQuota, "loan a slice",
@@ -291,16 +295,7 @@ final class LaneState {
         var stamp: UInt64 = 0
         while true {
             let entry = try usableEntry(handle)
-            let lender = try lender(Int(entry.pointee.link))
-            if lender.pool != slice.poolPointer {
-                // Payloads for different domains never share a segment, or one could read the other's. Nor can another
-                // lane's ledger be written here.
-                foreignCopies += 1
-                let copy = try loan(slice.byteCount, toward: lender.domain, until: deadline)
-                copy.raw.base.copyMemory(from: slice.raw.base, byteCount: slice.byteCount)
-                slice = copy
-                continue
-            }
+            if try fit(&slice, to: entry, until: deadline) { continue }
             if try trySend(slice, entry, &stamp) {
                 slice.end()
                 return stamp
@@ -316,6 +311,21 @@ final class LaneState {
                     Deadline.earlier(deadline, .after(.milliseconds(1))).monotonic_ns)
             }
         }
+    }
+
+    /// Puts a copy in the place of a slice that can't go where the handle leads. False: it can.
+    func fit(
+        _ slice: inout Slice, to entry: UnsafeMutablePointer<HandleEntry>, until deadline: Deadline
+    ) throws(Bus1Error) -> Bool {
+        let lender = try lender(Int(entry.pointee.link))
+        guard lender.pool != slice.poolPointer else { return false }
+        // Payloads for different domains never share a segment, or one could read the other's. Nor can another lane's
+        // ledger be written here.
+        foreignCopies += 1
+        let copy = try loan(slice.byteCount, toward: lender.domain, until: deadline)
+        copy.raw.base.copyMemory(from: slice.raw.base, byteCount: slice.byteCount)
+        slice = copy
+        return true
     }
 
     // MARK: The dead

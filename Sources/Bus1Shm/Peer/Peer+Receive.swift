@@ -224,6 +224,8 @@ extension PeerCore {
                 let until = Deadline.earlier(
                     deadline, isSoon ? .after(.milliseconds(5)) : .never)
                 result = shmring_inbox_wait(inbox, message, hot.pointee.spin_ns, until.monotonic_ns)
+                // A task sleeps on the same rings: nobody rings for it any more.
+                if line.hasLeader { line.stir() }
             } else {
                 result = shmring_inbox_take(inbox, message)
             }

@@ -101,6 +101,10 @@ final class PeerCore: @unchecked Sendable {
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     @exclusivity(unchecked) var kept = KeptDeliveries()
     var seed: Seed?
+    /// Tasks that receive.
+    @exclusivity(unchecked) var line = ReceiverLine()
+    /// Sequences of messages for single nodes that somebody reads.
+    @exclusivity(unchecked) var streamCount = 0
     /// Some user has more outstanding than its share.
     @exclusivity(unchecked) var isCreditUneven = false
 

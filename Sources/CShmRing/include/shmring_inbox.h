@@ -331,6 +331,38 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
 /* Until when a receiver may sleep: until_ns, or earlier when a look waits and is to say for
  * what. */
 uint64_t shmring_inbox_sleeps_until(const struct shmring_inbox *inbox, uint64_t until_ns);
+/* One word, and what it held when somebody decided to sleep until it holds something else. As
+ * struct futex_waitv. */
+struct shmring_word {
+    uint64_t value, address;
+    uint32_t flags, reserved;
+};
+#define SHMRING_PARK_WORDS 128u /* what futex_waitv takes: SHMRING_FUTEX_RINGS_MAX and attention */
+
+struct shmring_word shmring_word_at(const uint32_t *word, uint32_t value);
+/* Any thread; the word must still be mapped. */
+SHMRING_INLINE bool shmring_word_has_changed(const struct shmring_word *word)
+{
+    const uint32_t *place = (const uint32_t *)(uintptr_t)word->address;
+    return shmring_load_relaxed_u32(place) != word->value; /* Relaxed: a hint, to look anew. */
+}
+/* Sleeps until one of 1 to SHMRING_PARK_WORDS words changes, a wake, a signal, or until_ns
+ * (CLOCK_MONOTONIC); which of them does not matter. Where the kernel can't sleep on several, it is
+ * the first, and 1 ms at most. Any thread. */
+void shmring_words_sleep(const struct shmring_word *words, uint32_t count, uint64_t until_ns);
+
+/* Wakes whoever sleeps on it; after the word was changed. */
+void shmring_word_wake(const uint32_t *word);
+
+/* The halves of a parking, for who sleeps elsewhere. Announces it and looks once more: as take, or
+ * SHMRING_E_ATTENTION. On SHMRING_E_EMPTY whoever sleeps until one of `words` changes
+ * (SHMRING_PARK_WORDS; fewer are used, one for each ring and one more) misses nothing; above
+ * SHMRING_FUTEX_RINGS_MAX rings it must look every ms. */
+int shmring_inbox_park(struct shmring_inbox *inbox, struct shmring_message *message,
+                       struct shmring_word *words, uint32_t *count);
+/* Awake again, or not asleep at all. */
+void shmring_inbox_unpark(struct shmring_inbox *inbox);
+
 /* For an event loop: announces sleep on the event descriptors and looks once more. As take. */
 int shmring_inbox_arm(struct shmring_inbox *inbox, struct shmring_message *message);
 /* How the machine lets us sleep: "futex_waitv", "futex", for reports. */

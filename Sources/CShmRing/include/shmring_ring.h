@@ -104,6 +104,11 @@ int shmring_producer_wait_for_head(struct shmring_producer *producer, uint64_t d
 /* Waits for room, up to deadline_ns (CLOCK_MONOTONIC) and some ms at a time. SHMRING_OK: there was
  * room, try again. SHMRING_E_FULL: not yet. SHMRING_E_CORRUPT. */
 int shmring_producer_wait(struct shmring_producer *producer, uint64_t room, uint64_t deadline_ns);
+/* The first half of it, for who sleeps elsewhere: on SHMRING_E_FULL until *word changes, or some
+ * ms, and then tries again. */
+struct shmring_word;
+int shmring_producer_announce(struct shmring_producer *producer, uint64_t room,
+                              struct shmring_word *word);
 
 SHMRING_INLINE struct shmring_slot *shmring_producer_slot(const struct shmring_producer *producer,
                                                           uint64_t position)

@@ -347,7 +347,7 @@ struct NoticeTests {
         } else {
             owner.core.releaseNode(node.id)
         }
-        try third.send(UInt64(1), to: way)
+        try await third.send(UInt64(1), to: way)
         let told = try holder.everything()
         #expect(told.map(\.kind) == [.nodeReleased(id), nil])
         #expect(told.last?.number == 1)
