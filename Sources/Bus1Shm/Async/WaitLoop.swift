@@ -166,7 +166,9 @@ final class WaitLoop: @unchecked Sendable {
                     wait.end(.timedOut)
                 } else {
                     next_ns = min(next_ns, wait.until_ns)
-                    if wait.isIncomplete { next_ns = min(next_ns, monotonicNow_ns() + Self.poll_ns) }
+                    if wait.isIncomplete {
+                        next_ns = min(next_ns, monotonicNow_ns() + Self.poll_ns)
+                    }
                     waits[kept] = wait
                     kept += 1
                     continue

@@ -20,7 +20,8 @@ struct AsyncSendTests {
             try peer.publish(node, as: "slow")
             var next: UInt64 = 0
             while next < 4 * count {
-                guard case .message(let message) = try await peer.receive(until: .after(.seconds(20)))
+                guard
+                    case .message(let message) = try await peer.receive(until: .after(.seconds(20)))
                 else { continue }
                 let value = message.payload.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) }
                 guard value == next else { throw PeerTestFailure("\(value) for \(next)") }
