@@ -9,7 +9,9 @@ SHELL := /bin/bash
 HAVE = $$(tools/have)
 BENCH := .build/release/bus1-bench
 
-.PHONY: help bench test build rivals compare mutants format clean
+PREFIX ?= /usr/local
+
+.PHONY: help bench test build install rivals compare mutants format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -25,6 +27,9 @@ test: ## Check format, build, test, model-check, and prove the measuring itself.
 
 build: ## Build the release; the tool is .build/release/bus1-bench.
 	@env $(HAVE) swift build -c release
+
+install: ## Install the library for C: PREFIX=/usr/local and DESTDIR= say where. `make build` first as another user.
+	@tools/install-library "$(PREFIX)" "$(DESTDIR)"
 
 rivals: ## Install the rivals' libraries and build the release with them.
 	@tools/install rivals

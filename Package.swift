@@ -38,6 +38,7 @@ let package = Package(
     name: "bus1",
     products: [
         .library(name: "Bus1Shm", targets: ["Bus1Shm"]),
+        .library(name: "Bus1C", type: .static, targets: ["Bus1C"]),
         .executable(name: "bus1-bench", targets: ["bus1-bench"]),
         // Preloaded by bus1-bench into what it measures, to count allocations from outside.
         .library(name: "bench-malloc-count", type: .dynamic, targets: ["CBenchMallocCount"]),
@@ -60,6 +61,11 @@ let package = Package(
         // Authority: peers, nodes, handles, transactions, the broker.
         .target(
             name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
+        // The interface for C: the header, and in Swift what it declares. tools/build-library links both into libbus1.
+        .target(name: "CBus1", cSettings: strictC),
+        .target(
+            name: "Bus1C", dependencies: ["Bus1Shm", "CBus1", "CShmRing"],
+            swiftSettings: strictSwift),
         // The rivals and the yardsticks, each at its best.
         .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),
         .target(name: "CBenchMallocCount", cSettings: strictC),
