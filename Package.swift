@@ -77,7 +77,7 @@ let package = Package(
         .executableTarget(
             name: "bus1-bench",
             dependencies: [
-                "Bus1Shm", "CBench", "CBenchRivals", "CShmRing",
+                "Bus1Shm", "Bus1C", "CBus1", "CBench", "CBenchRivals", "CShmRing",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ] + (withBoost ? ["CBenchBoost"] : []),

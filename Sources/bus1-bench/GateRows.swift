@@ -108,6 +108,14 @@ let gateRows: [GateRow] = [
     GateRow("Swift against C, the same ring operations", .atMost(1.05), "x the time of C") {
         try $0.compare(swiftAndC) { .ratios($0, 1, over: 0) }
     },
+    GateRow("C interface: round trip 64 B, spinning", .atMost(1.1), "x the Swift path") {
+        try $0.compare([roundTrip(bytes: 64, by: "bus1-c"), roundTrip(bytes: 64)]) {
+            .ratios($0, 0, over: 1)
+        }
+    },
+    GateRow("C interface: stream 64 B, one by one", .atMost(1.1), "x the time of the Swift path") {
+        try $0.compare([("bus1", stream(64)), ("bus1-c", stream(64))]) { .ratios($0, 0, over: 1) }
+    },
     GateRow("a released handle in mid-run: the next send", .atLeast(1), "refused") {
         try $0.probe("released-handle", stream(40), "refused")
     },
@@ -120,8 +128,10 @@ let gateRows: [GateRow] = [
 
 typealias Entrant = (transport: String, shape: Shape)
 
-private func roundTrip(_ mode: Shape.Mode = .spin) -> Entrant {
-    ("bus1", Shape(workload: .pingPong, payloadBytes: 8, mode: mode))
+private func roundTrip(
+    _ mode: Shape.Mode = .spin, bytes: Int = 8, by transport: String = "bus1"
+) -> Entrant {
+    (transport, Shape(workload: .pingPong, payloadBytes: bytes, mode: mode))
 }
 
 private func stream(_ bytes: Int, batch: Int = 1) -> Shape {
