@@ -69,7 +69,7 @@ void shmring_arena_close(struct shmring_arena *arena)
             if (shmring_exchange_acq_rel_u32(&cell_at(arena, c, i)->state, SHMRING_CELL_ORPHAN) !=
                 SHMRING_CELL_KEPT)
                 not_out++;
-    /* SYNC A5 acq_rel, as in shmring_arena_free_orphan. */
+    /* SYNC A5 acq_rel, as in free_orphan. */
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, 0u - not_out) == not_out)
         destroy(arena);
 }
@@ -105,10 +105,52 @@ int shmring_arena_keep_slow(struct shmring_arena *arena)
     return SHMRING_OK;
 }
 
-void shmring_arena_free_orphan(struct shmring_arena *arena)
+static void free_orphan(struct shmring_arena *arena)
 {
     /* SYNC A5 acq_rel, pairs with itself in other givers: who brings the count to 0 comes after the
      * last use of every cell, and frees them. */
     if (shmring_fetch_add_acq_rel_u32(&arena->orphans, UINT32_MAX) == 1)
         destroy(arena);
+}
+
+void shmring_arena_given_back(struct shmring_arena *arena, uint32_t state)
+{
+    if (state == SHMRING_CELL_ORPHAN)
+        free_orphan(arena);
+    else
+        arena->let_go(arena->receiver);
+}
+
+void shmring_arena_hold(struct shmring_arena *arena, void *receiver, void (*hold)(void *receiver),
+                        void (*let_go)(void *receiver))
+{
+    arena->receiver = receiver;
+    arena->let_go = let_go;
+    for (uint32_t c = 0; c < arena->chunk_count; c++) {
+        for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++) {
+            struct shmring_cell *cell = cell_at(arena, c, i);
+            /* Relaxed: ended meanwhile it needs nobody, and is not harmed by holding. */
+            if (shmring_load_relaxed_u32(&cell->few.count) == 0)
+                continue;
+            hold(receiver);
+            uint32_t kept = SHMRING_CELL_KEPT;
+            /* SYNC A1 acq_rel, as in shmring_arena_close: it is free now, or its giver learns that
+             * it holds the receiver. */
+            if (!shmring_cas_acq_rel_u32(&cell->state, &kept, SHMRING_CELL_HOLDER))
+                let_go(receiver);
+        }
+    }
+}
+
+bool shmring_arena_needs(struct shmring_arena *arena, const void *link)
+{
+    for (uint32_t c = 0; c < arena->chunk_count; c++) {
+        for (uint32_t i = 0; i < CELLS_PER_CHUNK; i++) {
+            const struct shmring_cell *cell = cell_at(arena, c, i);
+            /* SYNC A7 acquire, pairs with A6 in shmring_cell_few_end. */
+            if (cell->few.link == link && shmring_load_acquire_u32(&cell->few.count) != 0)
+                return true;
+        }
+    }
+    return false;
 }

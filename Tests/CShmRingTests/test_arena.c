@@ -171,8 +171,88 @@ static void a_closed_arena_lives_as_long_as_its_last_cell(void)
     }
 }
 
+static uint32_t holds;
+
+static void hold(void *receiver)
+{
+    CHECK(receiver == &holds);
+    (void)__atomic_add_fetch(&holds, 1, __ATOMIC_RELAXED);
+}
+
+static void let_go(void *receiver)
+{
+    CHECK(receiver == &holds);
+    (void)__atomic_sub_fetch(&holds, 1, __ATOMIC_RELAXED);
+}
+
+static void give_few_back(struct shmring_cell *cell)
+{
+    shmring_cell_few_end(cell);
+}
+
+static struct shmring_cell *keep_few(struct shmring_arena *arena, void *link)
+{
+    struct shmring_cell *cell = keep(arena, 1);
+    cell->few.count = 1;
+    cell->few.link = link;
+    cell->give_back = give_few_back;
+    return cell;
+}
+
+static void who_closes_is_held_by_what_needs_it_and_is_still_out(void)
+{
+    struct shmring_arena *arena = shmring_arena_create(BODY_BYTES);
+    REQUIRE(arena != NULL);
+    int one_link, other_link;
+    struct shmring_cell *plain = keep(arena, 1);
+    struct shmring_cell *early = keep_few(arena, &one_link);
+    struct shmring_cell *first = keep_few(arena, &one_link);
+    struct shmring_cell *second = keep_few(arena, &other_link);
+    CHECK(shmring_arena_needs(arena, &one_link));
+    shmring_cell_give_back(early);
+    CHECK(shmring_arena_needs(arena, &one_link));
+    holds = 0;
+    shmring_arena_hold(arena, &holds, hold, let_go);
+    CHECK_EQ(holds, 2);
+    shmring_cell_give_back(first);
+    CHECK_EQ(holds, 1);
+    CHECK(!shmring_arena_needs(arena, &one_link));
+    CHECK(shmring_arena_needs(arena, &other_link));
+    shmring_cell_give_back(second);
+    CHECK_EQ(holds, 0);
+    shmring_cell_give_back(plain);
+    CHECK_EQ(holds, 0);
+    shmring_arena_close(arena);
+}
+
+static void cells_given_back_while_the_receiver_closes_hold_it_or_not(void)
+{
+    for (uint32_t round = 0; round < 200 / CHECK_SLOW + 10; round++) {
+        struct shmring_arena *arena = shmring_arena_create(BODY_BYTES);
+        struct handing handing = {0};
+        struct giver giver = {.handing = &handing};
+        pthread_t thread;
+        REQUIRE(arena != NULL);
+        holds = 0;
+        REQUIRE(pthread_create(&thread, NULL, give_back_what_comes, &giver) == 0);
+        for (uint32_t i = 0; i < 40; i++) {
+            struct shmring_cell *cell = keep_few(arena, &holds);
+            while (__atomic_load_n(&handing.cell[0], __ATOMIC_ACQUIRE) != NULL)
+                shmring_pause();
+            __atomic_store_n(&handing.cell[0], cell, __ATOMIC_RELEASE);
+        }
+        shmring_arena_hold(arena, &holds, hold, let_go);
+        __atomic_store_n(&handing.over, 1, __ATOMIC_RELEASE);
+        (void)pthread_join(thread, NULL);
+        CHECK_EQ(holds, 0);
+        shmring_arena_close(arena);
+    }
+}
+
 CHECK_MAIN(RUN(two_cells_take_turns_as_long_as_one_message_lives),
            RUN(many_kept_cells_are_all_different_and_stay_as_they_are),
            RUN(a_slice_is_given_back_once_with_its_cell),
            RUN(other_threads_give_back_while_one_takes_and_while_it_closes),
-           RUN(a_closed_arena_lives_as_long_as_its_last_cell))
+           RUN(a_closed_arena_lives_as_long_as_its_last_cell),
+           RUN(who_closes_is_held_by_what_needs_it_and_is_still_out),
+           RUN(cells_given_back_while_the_receiver_closes_hold_it_or_not))

@@ -17,7 +17,8 @@ struct FewAttachments {
     /// The last one is a reply handle.
     var hasReply: Bool { place.pointee.marks & Self.reply != 0 }
     var handleCount: Int { count - (hasReply ? 1 : 0) }
-    /// Kept alive by the cell.
+    /// There as long as the peer is, and longer if the cell is (``PeerCore/holdForMessages()``): counting a reference for each
+    /// message costs more than all else that is done for it here.
     var core: PeerCore {
         Unmanaged<PeerCore>.fromOpaque(place.pointee.owner).takeUnretainedValue()
     }
@@ -51,8 +52,8 @@ struct FewAttachments {
     ) {
         place.pointee.count = UInt32(count)
         place.pointee.marks = hasReply ? Self.reply : 0
-        place.pointee.owner = Unmanaged.passRetained(core).toOpaque()
-        place.pointee.link = link.pointee.link.retain().toOpaque()
+        place.pointee.owner = Unmanaged.passUnretained(core).toOpaque()
+        place.pointee.link = link.pointee.link.toOpaque()
         place.pointee.allowance = allowance
         place.pointee.board = link.pointee.boardIn
     }
@@ -61,17 +62,13 @@ struct FewAttachments {
 
     /// What was not taken is given up, and what the message was charged is given back. Any thread.
     func end() {
-        let core = Unmanaged<PeerCore>.fromOpaque(place.pointee.owner)
-        core._withUnsafeGuaranteedRef { core in
+        Unmanaged<PeerCore>.fromOpaque(place.pointee.owner)._withUnsafeGuaranteedRef { core in
             for index in 0..<count {
                 if let id = handle(index) { core.releaseHandle(id) }
             }
         }
         var charge = shmring_amounts_make(0, UInt64(count), 0, 0)
         shmring_allowance_give_back(place.pointee.allowance, place.pointee.board, &charge)
-        place.pointee.count = 0
-        Unmanaged<Link>.fromOpaque(place.pointee.link).release()
-        core.release()
     }
 }
 
@@ -82,6 +79,19 @@ extension Message {
 }
 
 extension PeerCore {
+    /// The peer is closed: from now on the messages that are out keep it.
+    func holdForMessages() {
+        shmring_arena_hold(
+            hot.pointee.arena, Unmanaged.passUnretained(self).toOpaque(),
+            { _ = Unmanaged<PeerCore>.fromOpaque($0!).retain() },
+            { Unmanaged<PeerCore>.fromOpaque($0!).release() })
+    }
+
+    /// A message that came by the link has yet to give back what it was charged.
+    func isNeeded(_ link: Link) -> Bool {
+        shmring_arena_needs(hot.pointee.arena, Unmanaged.passUnretained(link).toOpaque())
+    }
+
     /// Makes the handles of a message that has only a few, and nothing else, its receiver's. False: it is not of that
     /// kind, and nothing has happened.
     func resolveFew(
@@ -116,7 +126,10 @@ extension PeerCore {
         _ = shmring_allowance_receive(ring.pointee.allowance, &link.pointee.received, &charge)
         let few = FewAttachments(place: cell.pointer(to: \.few)!)
         few.begin(self, link, ring.pointee.allowance, count: count, hasReply: hasReply)
-        cell.pointee.give_back = { FewAttachments(place: $0!.pointer(to: \.few)!).end() }
+        cell.pointee.give_back = { cell in
+            FewAttachments(place: cell!.pointer(to: \.few)!).end()
+            shmring_cell_few_end(cell)
+        }
         var patience: Deadline?
         for index in 0..<count {
             let item = adopt(

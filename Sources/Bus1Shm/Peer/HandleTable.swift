@@ -16,7 +16,7 @@ final class HandleTable: @unchecked Sendable {
     private let byteCount: Int
     private let token: UInt64
     /// What has ended: by any thread.
-    private let free: Mutex<FreeList>
+    private let free: BiasedMutex<FreeList>
     /// Free entries that need no lock. As the rest of what makes handles: only the peer's own domain, which alone does.
     @exclusivity(unchecked) private var spare: [UInt32] = []
     @exclusivity(unchecked) private var identifiers: Range<UInt64> = 0..<0
@@ -54,7 +54,7 @@ final class HandleTable: @unchecked Sendable {
         // A forked child holds none: every send there fails at the first comparison, at no cost here.
         madvise(memory, byteCount, MADV_WIPEONFORK)
         base = memory.assumingMemoryBound(to: HandleEntry.self)
-        free = Mutex(FreeList())
+        free = BiasedMutex(FreeList())
         counts = .allocate(capacity: 1)
         counts.initialize(to: Counts())
     }

@@ -70,7 +70,9 @@ extension PeerCore {
     }
 
     /// There is something that will soon be let go of.
-    var willLetGo: Bool { !departed.isEmpty && gates.canWait }
+    var willLetGo: Bool {
+        gates.canWait && departed.contains { !isNeeded($0.link) }
+    }
 
     /// Lets go of the links of the dead at which no thread looks any more, and of all that names their places. Between two
     /// deliveries.
@@ -87,7 +89,7 @@ extension PeerCore {
                     one.ended += late
                     one.inside = gates.inside()
                 }
-                guard one.inside.isEmpty else {
+                guard one.inside.isEmpty, !isNeeded(one.link) else {
                     rest.append(one)
                     continue
                 }

@@ -57,7 +57,7 @@ final class PeerCore: @unchecked Sendable {
     let shared = Mutex<SharedLists>(SharedLists())
     @exclusivity(unchecked) var linkOfPeer: [PeerID: Int] = [:]
     /// The own nodes and who holds handles to them.
-    let nodes: Mutex<NodeTable>
+    let nodes: BiasedMutex<NodeTable>
     private let grantMemory: GrantMemory
     /// Beside receiving.
     let chores = Chores()
@@ -193,7 +193,7 @@ final class PeerCore: @unchecked Sendable {
         let releaseWords =
             outboxMapping.base(as: UInt8.self)
             + Int(shmring_outbox_release_offset(welcome.lanes))
-        nodes = Mutex(
+        nodes = BiasedMutex(
             NodeTable(
                 memory: grantMemory,
                 words: UnsafeMutableRawPointer(releaseWords).assumingMemoryBound(to: UInt64.self),
@@ -382,9 +382,11 @@ final class PeerCore: @unchecked Sendable {
         handles.invalidate()
         shmring_inbox_hold(inbox, true)
         kept.removeAll()
+        holdForMessages()
         // They hold their links.
         for link in links { link.segmentCharges = [:] }
-        departed = []
+        // Messages may still need these themselves.
+        for one in departed { one.link.segmentCharges = [:] }
         eventSource?.wake()
         let last = common.withLock { lane in
             defer { lane = nil }

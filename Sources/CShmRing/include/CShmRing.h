@@ -14,6 +14,7 @@
 #include "shmring_ring.h"
 #include "shmring_newcomers.h"
 #include "shmring_gate.h"
+#include "shmring_biased.h"
 #include "shmring_transaction.h"
 #include "shmring_inbox.h"
 #include "shmring_pool.h"

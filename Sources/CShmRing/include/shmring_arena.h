@@ -19,13 +19,14 @@ enum shmring_cell_state {
     SHMRING_CELL_FREE = 0,
     SHMRING_CELL_KEPT = 1,
     SHMRING_CELL_ORPHAN = 2, /* its arena was closed */
+    SHMRING_CELL_HOLDER = 3, /* its receiver is closed, and lives until this is given back */
 };
 
 #define SHMRING_CELL_ITEMS 4u
 
 /* What came with a message beside its payload, where that is little: for the layer above. */
 struct shmring_cell_few {
-    uint32_t count; /* 0: nothing of this kind */
+    uint32_t count; /* 0: nothing of this kind, or it was given back */
     uint32_t marks;
     uint64_t items[SHMRING_CELL_ITEMS];
     void *owner, *link;
@@ -59,6 +60,8 @@ struct shmring_arena {
     uint32_t chunk_count, cell_bytes;
     uint32_t chunk, index; /* of current */
     uint32_t orphans;      /* after close: cells not given back yet */
+    void *receiver;        /* of those that hold it; let_go takes it */
+    void (*let_go)(void *receiver);
 };
 
 SHMRING_INLINE struct shmring_message *shmring_cell_message(struct shmring_cell *cell)
@@ -70,6 +73,13 @@ SHMRING_INLINE struct shmring_message *shmring_cell_message(struct shmring_cell 
 struct shmring_arena *shmring_arena_create(uint32_t body_bytes);
 /* No cell is taken any more. Frees the arena, now or when the last cell is given back. */
 void shmring_arena_close(struct shmring_arena *arena);
+/* Cells with `few` need their receiver, which nobody counts for each: it is there as long as it
+ * takes messages. Now it takes none any more: for each such cell that is out `hold` is called, and
+ * `let_go` when that is given back. Only the thread that takes; once. */
+void shmring_arena_hold(struct shmring_arena *arena, void *receiver, void (*hold)(void *receiver),
+                        void (*let_go)(void *receiver));
+/* A cell with `few` that came by this link is out. Only the thread that takes. */
+bool shmring_arena_needs(struct shmring_arena *arena, const void *link);
 /* As shmring_arena_keep, where the spare cell is not free. */
 int shmring_arena_keep_slow(struct shmring_arena *arena);
 
@@ -99,7 +109,15 @@ SHMRING_INLINE void shmring_cell_fill(struct shmring_cell *cell, uint64_t node, 
     cell->byte_count = cell->message.length;
 }
 
-void shmring_arena_free_orphan(struct shmring_arena *arena);
+/* A cell that was given back was no ordinary one. */
+void shmring_arena_given_back(struct shmring_arena *arena, uint32_t state);
+
+/* All that `few` refers to has been given back. */
+SHMRING_INLINE void shmring_cell_few_end(struct shmring_cell *cell)
+{
+    /* SYNC A6 release, pairs with A7 in shmring_arena_needs: the link was used before. */
+    shmring_store_release_u32(&cell->few.count, 0);
+}
 
 /* Gives a cell back, and the slice that it refers to. Any thread. */
 SHMRING_INLINE void shmring_cell_give_back(struct shmring_cell *cell)
@@ -110,7 +128,7 @@ SHMRING_INLINE void shmring_cell_give_back(struct shmring_cell *cell)
         cell->give_back = NULL;
     }
     /* SYNC A2 acq_rel, pairs with A3 and A1: who finds the cell free may write it. */
-    if (shmring_unlikely(shmring_exchange_acq_rel_u32(&cell->state, SHMRING_CELL_FREE) ==
-                         SHMRING_CELL_ORPHAN))
-        shmring_arena_free_orphan(arena);
+    uint32_t state = shmring_exchange_acq_rel_u32(&cell->state, SHMRING_CELL_FREE);
+    if (shmring_unlikely(state >= SHMRING_CELL_ORPHAN))
+        shmring_arena_given_back(arena, state);
 }

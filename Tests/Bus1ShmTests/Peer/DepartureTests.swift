@@ -106,6 +106,8 @@ struct DepartureTests {
             var message = try owner.nextMessage()
             #expect(try message.load(as: UInt64.self) == UInt64(round))
             let back = try held(message.takeHandle())
+            // A message with handles keeps the link that it came by.
+            _ = consume message
             try owner.send(UInt64(round), to: back)
             #expect(try visitor.nextMessage().load(as: UInt64.self) == UInt64(round))
             places.insert(Int(try #require(owner.core.handles.entry(back.id)).pointee.link))
@@ -170,5 +172,72 @@ struct DepartureTests {
         do throws(Bus1Error) { _ = try holder.receive(until: .after(.milliseconds(5))) } catch {
             #expect(error.code == .timedOut)
         }
+    }
+}
+
+/// Messages with handles, which count no reference to their peer or link.
+@Suite(.timeLimit(.minutes(1)))
+struct HeldMessageTests {
+    /// A message with a handle of its sender's.
+    private static func send(
+        _ inbox: borrowing Node, to exchange: borrowing Handle, by sender: borrowing Peer
+    ) throws {
+        let own = try sender.makeHandle(to: inbox)
+        let word: [UInt64] = [7]
+        try sender.send(word.span.bytes, to: exchange, passing: [own.id])
+    }
+
+    /// Waits a little, with what is done beside.
+    private static func look(_ peer: borrowing Peer) throws {
+        do throws(Bus1Error) { _ = try peer.receive(until: .after(.milliseconds(5))) } catch {
+            guard error.code == .timedOut else { throw error }
+        }
+    }
+
+    @Test func whatTheyWereChargedIsGivenBackThoughTheirReceiverIsClosed() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let sender = try Peer(on: test.bus)
+        let inbox = try sender.makeNode()
+        let exchange = try sender.lookUp("exchange", until: .after(.seconds(5)))
+        var kept: [UnsafeMutablePointer<shmring_cell>] = []
+        for _ in 0..<40 {
+            try Self.send(inbox, to: exchange, by: sender)
+            kept.append(try owner.nextMessage().takeCell())
+        }
+        weak let core = owner.core
+        owner.close()
+        node.release()
+        #expect(core != nil)
+        for cell in kept {
+            #expect(core != nil)
+            shmring_cell_give_back(cell)
+        }
+        #expect(core == nil)
+    }
+
+    @Test func aDeadSendersLinkStaysUntilTheyAreGivenBack() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let sender = try Peer(on: test.bus)
+        let inbox = try sender.makeNode()
+        let exchange = try sender.lookUp("exchange", until: .after(.seconds(5)))
+        try Self.send(inbox, to: exchange, by: sender)
+        let message = try owner.nextMessage()
+        sender.close()
+        let deadline = Deadline.after(.seconds(10))
+        while owner.core.departed.isEmpty, !deadline.hasPassed {
+            try Self.look(owner)
+        }
+        try Self.look(owner)
+        #expect(owner.core.departed.count == 1)
+        let cell = message.takeCell()
+        shmring_cell_give_back(cell)
+        try Self.look(owner)
+        #expect(owner.core.departed.isEmpty)
     }
 }
