@@ -184,10 +184,11 @@ struct CheckActor: ~Copyable {
         if habits.pace_us > 0, roll(8) == 0 { usleep(UInt32(roll(habits.pace_us))) }
         // Whatever else there is to do: who asks the broker now waits for it.
         let isBrokerAway = bench_check_load(&stage.pointee.is_broker_away) != 0
-        if isIdle || isBrokerAway && handles.isEmpty {
+        if isIdle || isBrokerAway && handles.isEmpty || habits.usesOneRing && me == 0 {
             _ = try receive(until: .after(.milliseconds(1)))
             return
         }
+        if habits.usesOneRing { return handles.count < 8 ? try lookUp() : try sendOne() }
         switch isBrokerAway ? roll(930) : handles.count < 8 ? 995 : roll(1000) {
         case 0..<60 where habits.isLong: try sendLong()
         case 60..<80 where habits.isLong: try sendPatiently()
@@ -324,7 +325,8 @@ struct CheckActor: ~Copyable {
     }
 
     private mutating func lookUp() throws {
-        let other = roll(Int(bench_check_load(&stage.pointee.peer_count)))
+        let count = habits.usesOneRing ? 1 : Int(bench_check_load(&stage.pointee.peer_count))
+        let other = roll(count)
         let place = UInt32(roll(max(places.count, 1)))
         let number = bench_check_load(bench_check_place(stage, UInt32(other), place))
         guard number != 0, !isDead(UInt32(other)) else { return }

@@ -24,6 +24,7 @@ struct CheckWorker: ParsableCommand {
     @Flag var releasesPublished = false
     @Flag(name: .customLong("long")) var isLong = false
     @Option(name: .customLong("pace")) var pace_us = 0
+    @Flag(name: .customLong("one-ring")) var usesOneRing = false
     /// It never takes the broker's place.
     @Flag var noHeir = false
 
@@ -59,7 +60,7 @@ struct CheckWorker: ParsableCommand {
                 dice: SplitMix64(state: seed), access: user == 0 ? .sameUser : .anyone,
                 habits: CheckHabits(
                     forges: forges, passes: passes, releasesPublished: releasesPublished,
-                    isLong: isLong, pace_us: pace_us))
+                    isLong: isLong, pace_us: pace_us, usesOneRing: usesOneRing))
             try actor.gather(places: places)
             try actor.run()
         } catch {
@@ -87,6 +88,8 @@ struct CheckHabits: Sendable {
     var isLong = false
     /// Rests up to so long, now and then.
     var pace_us = 0
+    /// All send to the first peer, and that one only receives.
+    var usesOneRing = false
 
     /// As the worker's command line says it.
     var arguments: [String] {
@@ -95,6 +98,7 @@ struct CheckHabits: Sendable {
         if passes { list.append("--passes") }
         if releasesPublished { list.append("--releases-published") }
         if isLong { list.append("--long") }
+        if usesOneRing { list.append("--one-ring") }
         return list
     }
 }

@@ -247,7 +247,10 @@ struct FaultsCommand: ParsableCommand {
         plan.seed = seed &* 1_000_003 &+ number
         plan.habits.isLong = true
         plan.habits.pace_us = pace
-        if burials > 0 { plan.processes = 3 }
+        if burials > 0 {
+            plan.processes = 3
+            plan.habits.usesOneRing = true
+        }
         plan.servers = servers
         let run = try CheckRun(plan)
         let before = OpenThings.now
