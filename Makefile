@@ -11,7 +11,7 @@ BENCH := .build/release/bus1-bench
 
 PREFIX ?= /usr/local
 
-.PHONY: help bench test build install rivals compare mutants format clean
+.PHONY: help bench test build install newcomer rivals compare mutants format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ build: ## Build the release; the tool is .build/release/bus1-bench.
 
 install: ## Install the library for C: PREFIX=/usr/local and DESTDIR= say where. `make build` first as another user.
 	@tools/install-library "$(PREFIX)" "$(DESTDIR)"
+
+newcomer: ## Take the README's examples into empty folders, build them against an installed copy, run them.
+	@tools/newcomer
 
 rivals: ## Install the rivals' libraries and build the release with them.
 	@tools/install rivals
