@@ -215,6 +215,12 @@ void bus1_sys_event_signal(int fd)
     (void)!write(fd, &one, sizeof(one));
 }
 
+void bus1_sys_event_drain(int fd)
+{
+    uint64_t count;
+    (void)!read(fd, &count, sizeof count);
+}
+
 int bus1_sys_at_exit(void (*body)(void))
 {
     return atexit(body) == 0 ? 0 : -ENOMEM;

@@ -110,13 +110,19 @@ int bus1_sys_socket_listen_again(int fd)
     return listen(fd, BACKLOG) == 0 ? 0 : -errno;
 }
 
-int bus1_sys_wait_either(int first, int second, int timeout_ms)
+int bus1_sys_wait_any(const int *fds, int count, int timeout_ms)
 {
-    struct pollfd wanted[2] = {{.fd = first, .events = POLLIN}, {.fd = second, .events = POLLIN}};
-    int count = poll(wanted, 2, timeout_ms);
-    if (count < 0)
+    struct pollfd wanted[BUS1_SYS_WAIT_MAX];
+    int bits = 0;
+    if (count < 0 || count > BUS1_SYS_WAIT_MAX)
+        return -EINVAL;
+    for (int i = 0; i < count; i++)
+        wanted[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    if (poll(wanted, (nfds_t)count, timeout_ms) < 0)
         return errno == EINTR ? 0 : -errno;
-    return (wanted[0].revents != 0 ? 1 : 0) | (wanted[1].revents != 0 ? 2 : 0);
+    for (int i = 0; i < count; i++)
+        bits |= wanted[i].revents != 0 ? 1 << i : 0;
+    return bits;
 }
 
 int bus1_sys_wait_writable(int fd, int timeout_ms)

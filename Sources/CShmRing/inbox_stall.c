@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "inbox_private.h"
+#include "shmring_settle.h"
 
 /* So many turns between two looks at the clock: a commit is some hundred ns away mostly. */
 #define TURNS_A_CLOCK 8u
@@ -66,6 +67,9 @@ void shmring_inbox_goes_on_waiting(struct shmring_inbox *inbox, bool now)
     uint32_t count = find_blockers(inbox, blockers);
     /* There may be more of them: those are told as soon. */
     bool is_all = count < SHMRING_BLOCKERS_MAX;
+    /* The broker has been told, and nothing has come of it: perhaps it stands still. */
+    if (inbox->called != NULL && inbox->stall_pause_ns > PAUSE_MIN_NS)
+        shmring_bus_call(inbox->called);
     inbox->stalled_at_ns = now_ns + (is_all ? inbox->stall_pause_ns : SHMRING_STALL_NS);
     if (inbox->stall_pause_ns < PAUSE_MAX_NS)
         inbox->stall_pause_ns *= 2;

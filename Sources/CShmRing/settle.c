@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shmring_atomics.h"
@@ -80,6 +81,20 @@ void shmring_outbox_attend(const struct shmring_mapping *outbox)
     (void)syscall(SYS_futex, &shared->attention, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+void shmring_outbox_set_queued(const struct shmring_mapping *outbox, enum shmring_queued queued)
+{
+    struct shmring_outbox *shared = outbox->base;
+    /* SYNC B13 release, pairs with E3: nothing waits any more means that it is on the socket; that
+     * something waits is visible before the kernel's packets that tell others of it. */
+    shmring_store_release_u32(&shared->queued, (uint32_t)queued);
+}
+
+enum shmring_queued shmring_outbox_queued(const struct shmring_outbox *outbox)
+{
+    /* SYNC E3 acquire, pairs with B13: read before the socket. */
+    return (enum shmring_queued)shmring_load_acquire_u32(&outbox->queued);
+}
+
 void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp)
 {
     struct shmring_outbox *shared = outbox->base;
@@ -100,9 +115,9 @@ int shmring_bus_page_clock(const struct shmring_mapping *page, struct shmring_cl
     return shmring_clock_attach(page->base, clock);
 }
 
-/* From a pending death word, and whose it is, to the stamp. */
-static uint64_t announce_commit(struct shmring_bus_page *shared, const struct shmring_clock *clock,
-                                uint64_t pending)
+/* From a pending death word to the stamp, which *word is then. False: somebody else was faster. */
+static bool announce_commit(struct shmring_bus_page *shared, const struct shmring_clock *clock,
+                            uint64_t *word)
 {
     /* SYNC B7 full barrier, as C3: the stamp is younger than the visibility of the pending word. */
     shmring_fence_full();
@@ -110,10 +125,10 @@ static uint64_t announce_commit(struct shmring_bus_page *shared, const struct sh
     shmring_clock_wait_past(clock, stamp);
     /* SYNC B8 acq_rel, pairs with the receiver's acquire of death: the instant of the death. An
      * heir may have been faster. */
-    if (!shmring_cas_acq_rel(&shared->death, &pending, stamp))
-        stamp = pending & ~SHMRING_COMMIT_STATE_MASK;
+    bool is_own = shmring_cas_acq_rel(&shared->death, word, stamp);
+    *word = is_own ? stamp : *word & ~SHMRING_COMMIT_STATE_MASK;
     SHMRING_FAULT(BROKER_STAMPED);
-    return stamp;
+    return is_own;
 }
 
 uint64_t shmring_bus_announce(const struct shmring_mapping *page,
@@ -132,7 +147,8 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
      * former's. */
     shmring_store_release(&shared->dead_peer, who);
     SHMRING_FAULT(BROKER_DEATH);
-    return announce_commit(shared, clock, pending);
+    (void)announce_commit(shared, clock, &pending);
+    return pending;
 }
 
 uint64_t shmring_bus_announce_again(const struct shmring_mapping *page,
@@ -147,7 +163,57 @@ uint64_t shmring_bus_announce_again(const struct shmring_mapping *page,
         return shmring_bus_announce(page, clock, generation, who);
     if ((word & SHMRING_COMMIT_STATE_MASK) != SHMRING_COMMIT_PENDING)
         return word & ~SHMRING_COMMIT_STATE_MASK;
-    return announce_commit(shared, clock, word);
+    (void)announce_commit(shared, clock, &word);
+    return word;
+}
+
+bool shmring_bus_announce_late(const struct shmring_mapping *page,
+                               const struct shmring_clock *clock, uint32_t generation,
+                               uint32_t who)
+{
+    struct shmring_bus_page *shared = page->base;
+    /* SYNC B14 acquire, pairs with B5: who announces others afterwards changes the word first, so
+     * that a name read behind it, of somebody who dies once, is this word's or a later one's. */
+    uint64_t word = shmring_load_acquire(&shared->death);
+    if ((word & SHMRING_COMMIT_STATE_MASK) != SHMRING_COMMIT_PENDING ||
+        (word >> 32 & SHMRING_COMMIT_GENERATION_MASK) !=
+            (generation & SHMRING_COMMIT_GENERATION_MASK))
+        return false;
+    /* Relaxed: behind B14. Not named yet, nobody waits for it. */
+    if (shmring_load_relaxed(&shared->dead_peer) != who)
+        return false;
+    return announce_commit(shared, clock, &word);
+}
+
+bool shmring_outbox_find_pending(const struct shmring_mapping *outbox, uint32_t lanes,
+                                 uint32_t *next, uint32_t *index, uint32_t *generation)
+{
+    uint32_t count;
+    uint64_t *words = commit_words(outbox, lanes, &count);
+    while (*next < count) {
+        uint32_t i = (*next)++;
+        /* Relaxed: what is found is read again before anything is done to it. */
+        uint64_t word = shmring_load_relaxed(&words[i]);
+        if ((word & SHMRING_COMMIT_STATE_MASK) != SHMRING_COMMIT_PENDING)
+            continue;
+        *index = i;
+        *generation = (uint32_t)(word >> 32 & SHMRING_COMMIT_GENERATION_MASK);
+        return true;
+    }
+    return false;
+}
+
+bool shmring_bus_wait_for_call(const struct shmring_mapping *page, uint32_t timeout_ms)
+{
+    const struct shmring_bus_page *shared = page->base;
+    const struct timespec timeout = {.tv_sec = timeout_ms / 1000,
+                                     .tv_nsec = (long)(timeout_ms % 1000) * 1000000};
+    return syscall(SYS_futex, &shared->called, FUTEX_WAIT, 0, &timeout, NULL, 0) == 0;
+}
+
+void shmring_bus_call(const uint32_t *called)
+{
+    (void)syscall(SYS_futex, called, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 uint32_t shmring_claims_copy(const struct shmring_mapping *claims, uint32_t lanes, uint32_t first,

@@ -71,6 +71,7 @@ import Testing
         "shmring_outbox.attention": place(\shmring_outbox.attention),
         "shmring_outbox.flagged": place(\shmring_outbox.flagged),
         "shmring_outbox.given": place(\shmring_outbox.given),
+        "shmring_outbox.queued": place(\shmring_outbox.queued),
         "shmring_outbox.dead": place(\shmring_outbox.dead),
         "shmring_outbox.releases": place(\shmring_outbox.releases),
         "shmring_outbox.drops": place(\shmring_outbox.drops),
@@ -89,6 +90,7 @@ import Testing
         "shmring_bus_page.epoch": place(\shmring_bus_page.epoch),
         "shmring_bus_page.ticks_base": place(\shmring_bus_page.ticks_base),
         "shmring_bus_page.ns_base": place(\shmring_bus_page.ns_base),
+        "shmring_bus_page.called": place(\shmring_bus_page.called),
         "shmring_bus_page.death": place(\shmring_bus_page.death),
         "shmring_bus_page.dead_peer": place(\shmring_bus_page.dead_peer),
     ]

@@ -487,6 +487,31 @@ static void a_death_is_collected_when_its_word_changes(void)
     (void)close(fd);
 }
 
+/* A broker stands still in the middle: its heir goes on with it, and so does it itself later. */
+static void a_death_that_somebody_else_goes_on_with_is_announced_once(void)
+{
+    struct fixture f;
+    int fd;
+    KIT_MUST(shmring_bus_page_create(&fd));
+    struct shmring_mapping page = kit_map(fd, SHMRING_SEGMENT_BUS);
+    struct shmring_bus_page *shared = page.base;
+    set_up(&f, 1);
+    CHECK(!shmring_bus_announce_late(&page, &f.clock, 3, 7)); /* not begun */
+    shared->death = SHMRING_COMMIT_PENDING | UINT64_C(3) << 32;
+    CHECK(!shmring_bus_announce_late(&page, &f.clock, 3, 7)); /* not named yet */
+    shared->dead_peer = 7;
+    CHECK(!shmring_bus_announce_late(&page, &f.clock, 2, 7));
+    CHECK(!shmring_bus_announce_late(&page, &f.clock, 3, 8));
+    CHECK(shmring_bus_announce_late(&page, &f.clock, 3, 7));
+    uint64_t stamp = shared->death;
+    CHECK_EQ(stamp & SHMRING_COMMIT_STATE_MASK, 0);
+    CHECK(!shmring_bus_announce_late(&page, &f.clock, 3, 7));
+    CHECK_EQ(shmring_bus_announce_again(&page, &f.clock, 3, 7), stamp);
+    tear_down(&f);
+    shmring_segment_unmap(&page);
+    (void)close(fd);
+}
+
 /* Its name may not have been there when the word was first seen. */
 static void a_pending_death_is_collected_by_every_look(void)
 {
@@ -559,6 +584,7 @@ CHECK_MAIN(RUN(a_release_stands_between_the_messages_before_and_after_it),
            RUN(a_pending_death_holds_and_has_its_place),
            RUN(an_aborted_death_begins_again_and_is_told_once),
            RUN(a_death_is_collected_when_its_word_changes),
+           RUN(a_death_that_somebody_else_goes_on_with_is_announced_once),
            RUN(a_pending_death_is_collected_by_every_look),
            RUN(a_word_that_no_honest_owner_writes_has_not_happened),
            RUN(a_stamp_that_the_clock_has_not_reached_blocks_nobody))

@@ -4,6 +4,16 @@ import Glibc
 
 // Coming and going: who connects, becomes a peer, is severed, dies.
 extension Broker {
+    /// Somebody whose death is to be announced, or is just being.
+    struct Dying {
+        let peer: BrokerPeer
+        let request: UInt32?
+        /// The heir is told.
+        var isNoted = false
+        /// A former broker may have come to any point of it.
+        var isBegun = false
+    }
+
     // MARK: Coming
 
     /// Somebody has connected: the kernel says who.
@@ -169,6 +179,7 @@ extension Broker {
         peer.outbox = try BrokerMapping(outbox.rawValue, SHMRING_SEGMENT_OUTBOX, SHMRING_READ_WRITE)
         peer.claimsDescriptor = SharedDescriptor(claims)
         peer.outboxDescriptor = SharedDescriptor(outbox)
+        peer.tellWhetherSomethingIsQueued()
     }
 
     /// Its owner has mapped both. Claims have no other writer; the outbox's are the broker and its heirs.
@@ -268,20 +279,44 @@ extension Broker {
     /// Settles and announces a peer's death, as one transaction of the bus, and tells all who knew
     /// it.
     func die(_ peer: BrokerPeer, answering request: UInt32? = nil) {
-        if peer.phase == .member || peer.phase == .severed {
-            // A successor announces it under the same number, if this broker does not come to the end.
-            let isBegun = peer.dyingAs != nil
-            let number = peer.dyingAs ?? deaths &+ 1
-            peer.dyingAs = number
-            noteDying(peer, as: number)
-            peer.outbox?.settle(lanes: peer.lanes)
-            shmring_fault_at(SHMRING_FAULT_BROKER_SETTLED)
-            deaths = number
-            let stamp = busPage.announce(
-                peer.id, generation: number, clock: clock, isBegun: isBegun)
-            peer.outbox?.setDead(at: stamp)
-            shmring_fault_at(SHMRING_FAULT_BROKER_MARKED)
+        guard !dying.contains(where: { $0.peer === peer }) else { return }
+        guard peer.phase == .member || peer.phase == .severed else {
+            return isDead(peer, answering: request)
         }
+        dying.append(Dying(peer: peer, request: request))
+        goOnDying()
+    }
+
+    /// One after the other: the death word serves one death at a time. Those wait that the heir cannot know of yet.
+    func goOnDying() {
+        while let next = dying.first, !isHeirBehind {
+            let peer = next.peer
+            if !next.isNoted {
+                // A successor announces it under the same number, if this broker does not come to the end.
+                let number = peer.dyingAs ?? deaths &+ 1
+                dying[0].isBegun = peer.dyingAs != nil
+                dying[0].isNoted = true
+                peer.dyingAs = number
+                noteDying(peer, as: number)
+                continue
+            }
+            dying.removeFirst()
+            announce(peer, isBegun: next.isBegun)
+            isDead(peer, answering: next.request)
+        }
+    }
+
+    private func announce(_ peer: BrokerPeer, isBegun: Bool) {
+        guard let number = peer.dyingAs else { return }
+        peer.outbox?.settle(lanes: peer.lanes)
+        shmring_fault_at(SHMRING_FAULT_BROKER_SETTLED)
+        deaths = number
+        let stamp = busPage.announce(peer.id, generation: number, clock: clock, isBegun: isBegun)
+        peer.outbox?.setDead(at: stamp)
+        shmring_fault_at(SHMRING_FAULT_BROKER_MARKED)
+    }
+
+    private func isDead(_ peer: BrokerPeer, answering request: UInt32?) {
         noteEnd(.died, of: peer)
         if let request, let socket = peer.socket {
             // Told only now: when a peer's close returns, its death stands in the order of the bus.

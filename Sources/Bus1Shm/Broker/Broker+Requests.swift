@@ -126,9 +126,10 @@ extension Broker {
         let request = message.header.request
         if request != 0 { peer.unanswered.remove(request) }
         peer.queue.append(message)
-        guard heir?.isReady != true else {
-            // The heir knows it before anybody else does.
-            noteOutput(message, to: peer)
+        // A new heir that is still being told everything is told this, too, and holds nobody up.
+        noteOutput(message, to: peer)
+        guard heir?.isWhole != true, unflushed.isEmpty, !isFlushing else {
+            // The heir knows it before anybody else does; and what was said before goes first, also when the heir is lost.
             unflushed.append(peer)
             return
         }
@@ -138,6 +139,10 @@ extension Broker {
     /// Sends what waits, `most` of it at most, as far as the socket takes it.
     func flush(_ peer: BrokerPeer, most: Int = .max) {
         guard let socket = peer.socket, !peer.waitsForRoom else { return }
+        guard !isHeirBehind else {
+            unflushed.append(peer)
+            return
+        }
         crowded.remove(peer.id)
         var sent = 0
         var news = false
@@ -151,7 +156,8 @@ extension Broker {
             switch -result {
             case 0:
                 sent += 1
-                news = news || message.kind.isUnasked
+                // A receiver does not wait for what it asked about the dead's claims.
+                news = news || message.kind.isUnasked || message.kind == .bury
             case EAGAIN:
                 peer.waitsForRoom = true
                 _ = watchReady(
@@ -167,6 +173,8 @@ extension Broker {
         }
         if sent > 0 { noteSent(peer.queue[sent - 1], to: peer) }
         peer.queue.removeFirst(sent)
+        // Before anybody else is sent what follows from it.
+        peer.tellWhetherSomethingIsQueued()
         // After it is on the socket: who sees the attention finds the message.
         if news {
             shmring_fault_at(SHMRING_FAULT_BROKER_SENT)

@@ -19,33 +19,58 @@ extension Broker {
         let id = PeerID(rawValue: body.peer)
         // Nothing is wrong with asking for what is over, or for somebody who has died.
         guard asker.introduced.contains(id), let owner = peers[id] else { return }
-        guard let age_ns = age(of: body.commitIndex, body.generation, of: owner) else { return }
-        let lane = body.commitIndex / SHMRING_COMMIT_WORDS
+        count(body.commitIndex, body.generation, of: owner, waitedForBy: [asker.id])
+    }
+
+    /// Begins a word's lease, if it is pending still and has none.
+    private func count(
+        _ index: UInt32, _ generation: UInt32, of owner: BrokerPeer, waitedForBy askers: Set<PeerID>
+    ) {
+        guard let age_ns = age(of: index, generation, of: owner) else { return }
+        let lane = index / SHMRING_COMMIT_WORDS
         var stall = owner.stalls[lane] ?? Stall()
         let now_ns = monotonicNow_ns()
-        if stall.isWaitedFor, stall.lease.index != body.commitIndex {
+        if stall.isWaitedFor, stall.lease.index != index {
             // The other one is read later: a lane's thread ends one transaction before it begins the next. Who has both
             // pending lies, and has no lease: else it had one after the other for each word of a lane.
             let otherAge_ns = age(of: stall.lease.index, stall.lease.generation, of: owner)
             end(&stall, of: owner, now_ns, isDue: otherAge_ns.map(isNotYoung) ?? false)
             if otherAge_ns != nil, isNotYoung(age_ns) {
-                owner.abort(body.commitIndex, generation: body.generation)
+                owner.abort(index, generation: generation)
                 owner.stalls[lane] = stall
-                asker.outbox?.attend()
+                for id in askers { peers[id]?.outbox?.attend() }
                 return
             }
         }
-        if stall.lease.generation != body.generation {
+        if stall.lease.generation != generation {
             end(&stall, of: owner, now_ns, isDue: false)
         }
-        stall.askers.insert(asker.id)
+        stall.askers.formUnion(askers)
         let until_ns = withBudget(of: owner, now_ns) {
-            shmring_lease_begin(
-                &stall.lease, &$0, body.commitIndex, body.generation, now_ns, age_ns)
+            shmring_lease_begin(&stall.lease, &$0, index, generation, now_ns, age_ns)
         }
         owner.stalls[lane] = stall
         stalled.insert(owner.id)
         setAlarm(until_ns)
+    }
+
+    /// At an heir whose broker stands still, and somebody waits: does what others wait for in its place. The broker may
+    /// go on at any moment: each step is one compare-and-swap, which one of the two makes. True: there is more to come.
+    func standIn() -> Bool {
+        var isBegun = false
+        for peer in peers.values {
+            if let number = peer.dyingAs {
+                isBegun = true
+                // Its own words were settled before, or would be next: they get their lease like others'.
+                _ = busPage.announceLate(peer.id, generation: number, clock: clock)
+            }
+            for word in peer.outbox?.pendingWords(lanes: peer.lanes) ?? [] {
+                // Who waits for it is not known here.
+                count(word.index, word.generation, of: peer, waitedForBy: peer.introduced)
+            }
+        }
+        judgeStalls()
+        return isBegun || !stalled.isEmpty
     }
 
     /// Some lease is over, or was until its word was seen to be final.

@@ -94,6 +94,10 @@ final class Broker {
     var filesNumber: UInt64 = 0
     /// To whom something was said in this turn, while there is an heir that must know it first.
     var unflushed: [BrokerPeer] = []
+    /// What was said in this turn is being sent.
+    var isFlushing = false
+    /// Who has ended, in the order in which that is announced.
+    var dying: [Dying] = []
     /// Given up for a moment to tell somebody that there are no descriptors left.
     private var spare: Int32
 
@@ -136,6 +140,9 @@ final class Broker {
         }
 
         var rawValue: UInt64 { number << 3 | subject.rawValue }
+
+        /// No peer has the number 0.
+        static let roomInJournal = Token(.room, 0)
     }
 
     /// What lies in the file system, and who waits where.
@@ -222,26 +229,29 @@ final class Broker {
         while !isStopping {
             let isUnvisited = service.mode == .embedded && !hasServed
             let timeout_ms: Int32 =
-                !crowded.isEmpty ? 10 : heir != nil || !asked.isEmpty || isUnvisited ? 1000 : -1
+                !crowded.isEmpty || hasUnsentJournal ? 10 : looksForHeirs || isUnvisited ? 1000 : -1
             let result = bus1_sys_loop_next(loop, &event, timeout_ms)
+            // The heir knows all that is in their queues, until this turn adds to them.
+            for id in crowded { if let peer = peers[id] { flush(peer) } }
             if result == 1 { dispatch(event) }
             if !waitingForRoom.isEmpty { grantRoom() }
             if result < 0 { break }
-            if heir != nil || !asked.isEmpty, nextLookAfterHeirs.hasPassed {
+            if looksForHeirs, nextLookAfterHeirs.hasPassed {
                 nextLookAfterHeirs = .after(.seconds(1))
                 lookAfterHeirs()
             }
-            for id in crowded { if let peer = peers[id] { flush(peer) } }
             endTurn()
             if service.mode == .embedded, connectionCount == 0, hasServed || firstVisit.hasPassed {
                 isStopping = true
             }
         }
-        endTurn()
+        endLastTurn()
     }
 
     /// An heir goes on when this broker ends.
-    var isToBeSucceeded: Bool { heir?.isReady == true && connectionCount > 0 }
+    var isToBeSucceeded: Bool {
+        heir?.isWhole == true && !hasUnsentJournal && connectionCount > 0
+    }
 
     /// Ends serving, after ``run()``.
     func end() {
@@ -283,6 +293,9 @@ final class Broker {
         case .stop: isStopping = true
         case .packets:
             received(event, from: PeerID(rawValue: UInt32(truncatingIfNeeded: token.number)))
+        case .room where token.rawValue == Token.roomInJournal.rawValue:
+            // The end of this turn sends it.
+            heir?.isWatchedForRoom = false
         case .room:
             guard let peer = peers[PeerID(rawValue: UInt32(truncatingIfNeeded: token.number))]
             else { return }

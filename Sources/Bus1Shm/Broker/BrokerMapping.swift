@@ -41,6 +41,28 @@ struct BrokerMapping: ~Copyable {
         withUnsafePointer(to: mapping) { shmring_outbox_abort($0, lanes, index, generation) }
     }
 
+    /// Those commit words that are pending now: index and generation.
+    func pendingWords(lanes: UInt32) -> [(index: UInt32, generation: UInt32)] {
+        var words: [(index: UInt32, generation: UInt32)] = []
+        var next: UInt32 = 0
+        var word: (index: UInt32, generation: UInt32) = (0, 0)
+        while withUnsafePointer(
+            to: mapping,
+            { shmring_outbox_find_pending($0, lanes, &next, &word.index, &word.generation) })
+        {
+            words.append(word)
+        }
+        return words
+    }
+
+    /// Whether something waits behind the owner's socket.
+    func setQueued(_ isSomething: Bool) {
+        withUnsafePointer(to: mapping) {
+            shmring_outbox_set_queued(
+                $0, isSomething ? SHMRING_QUEUED_SOMETHING : SHMRING_QUEUED_NOTHING)
+        }
+    }
+
     func setDead(at stamp: UInt64) {
         withUnsafePointer(to: mapping) { shmring_outbox_set_dead($0, stamp) }
     }
@@ -106,6 +128,30 @@ struct BrokerMapping: ~Copyable {
         let result = withUnsafePointer(to: mapping) { shmring_bus_page_clock($0, &clock) }
         guard result == 0 else { throw Bus1Error(result: result, "choose a clock") }
         return clock
+    }
+
+    /// Goes on with the end of a peer that a broker, which stands still, has begun to announce. True: it is announced.
+    func announceLate(_ dead: PeerID, generation: UInt32, clock: shmring_clock) -> Bool {
+        withUnsafePointer(to: mapping) { page in
+            withUnsafePointer(to: clock) {
+                shmring_bus_announce_late(page, $0, generation, dead.rawValue)
+            }
+        }
+    }
+
+    /// Waits until a peer calls for an heir. False: none has, in that time.
+    func waitForCall(atMost timeout_ms: UInt32) -> Bool {
+        withUnsafePointer(to: mapping) { shmring_bus_wait_for_call($0, timeout_ms) }
+    }
+
+    /// Ends the wait of another thread.
+    func call() {
+        withUnsafePointer(to: mapping) { page in
+            shmring_bus_call(
+                UnsafePointer(
+                    page.pointee.base.assumingMemoryBound(to: shmring_bus_page.self)
+                        .pointer(to: \.called)!))
+        }
     }
 
     /// Announces the end of a peer; its stamp. `isBegun`: a former broker may have come to any point of it.

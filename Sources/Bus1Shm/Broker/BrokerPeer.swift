@@ -69,6 +69,8 @@ final class BrokerPeer {
     /// What could not be sent yet.
     var queue: [ControlMessage] = []
     var waitsForRoom = false
+    /// As its outbox says; nil: not known to this broker.
+    private var isSomethingQueued: Bool?
     /// Introductions that go on when it has received what is queued.
     var heldBack: [() -> Void] = []
 
@@ -112,6 +114,13 @@ final class BrokerPeer {
         guard lastGrant < GrantNumber.madeByBroker - 1 else { return nil }
         lastGrant += 1
         return GrantNumber(rawValue: lastGrant | GrantNumber.madeByBroker)
+    }
+
+    /// Who receives from a stranger asks here whether it was told of that one.
+    func tellWhetherSomethingIsQueued() {
+        guard isSomethingQueued != !queue.isEmpty else { return }
+        isSomethingQueued = !queue.isEmpty
+        outbox?.setQueued(!queue.isEmpty)
     }
 
     struct HeldGrant: Hashable {

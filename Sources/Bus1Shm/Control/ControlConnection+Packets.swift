@@ -57,6 +57,13 @@ extension ControlConnection {
         _ = try send(kind, body, operation, until: deadline)
     }
 
+    /// Sends something whose answer is not waited for, if there is room for it now. Its number.
+    func begin<Body: BitwiseCopyable>(
+        _ kind: ControlKind, _ body: Body, _ operation: StaticString
+    ) throws(Bus1Error) -> UInt32 {
+        try send(kind, body, operation, until: .now)
+    }
+
     private func send<Body: BitwiseCopyable>(
         _ kind: ControlKind, _ body: Body, tail: [UInt8] = [], roles: ControlRoles = [],
         descriptors: [SharedDescriptor] = [],
@@ -100,7 +107,7 @@ extension ControlConnection {
         }
     }
 
-    private func answer(
+    func answer(
         to request: UInt32, _ kind: ControlKind, _ operation: StaticString, until deadline: Deadline
     ) throws(Bus1Error) -> ControlMessage {
         asked.append(request)
@@ -121,7 +128,7 @@ extension ControlConnection {
             let answered = message.header.request
             if answered == request { return try check(message, kind, operation) }
             // Or an answer that somebody gave up waiting for.
-            if asked.contains(answered) { earlyAnswers[answered] = message }
+            keepIfWanted(message)
         }
     }
 
@@ -156,6 +163,12 @@ extension ControlConnection {
             case .succeeded: try askAgain(operation)
             case let kind:
                 if !kind.isUnasked { noLongerUnanswered(message.header.request) }
+                if kind == .bury, let asked = burials.removeValue(forKey: message.header.request) {
+                    if let answer = message.wholeBody(BuryAnswerBody.self) {
+                        buried.append((asked.ring, asked.position, BuryAnswer(answer)))
+                    }
+                    continue
+                }
                 return message
             }
         }

@@ -44,6 +44,11 @@ final class ControlConnection {
     /// Requests whose answers are waited for, innermost last, and answers that came while an inner one was.
     var asked: [UInt32] = []
     var earlyAnswers: [UInt32: ControlMessage] = [:]
+    /// Requests for sockets whose answers are taken when they have come, by the peer at the other end.
+    private var openQuestions: [PeerID: UInt32] = [:]
+    /// Questions whose answers nobody waits for, and those answers.
+    var burials: [UInt32: (ring: RingID, position: UInt64)] = [:]
+    var buried: [(ring: RingID, position: UInt64, answer: BuryAnswer)] = []
     /// Takes a ring in use while an answer is waited for that may depend on it. nil: rings wait with the rest.
     var takeRing: ((consuming RingOffer) throws(Bus1Error) -> Void)?
     private var unasked: [ControlMessage] = []
@@ -256,14 +261,29 @@ final class ControlConnection {
 
     /// A socket for descriptors between this peer and an introduced one, which finds
     /// ``ControlEvent/linkSocket(_:_:)``. nil when the other asked first: then that event is in
-    /// this peer's queue.
+    /// this peer's queue. Asked for once: after `timedOut` the same question is still open, and the next call goes on
+    /// waiting.
     func linkSocket(to peer: PeerID, until deadline: Deadline = .never) throws(Bus1Error)
         -> Descriptor?
     {
-        let answer = try ask(
-            .linkSocket, PeerBody(peer: peer.rawValue), "make a link's socket", until: deadline)
-        return answer.take(.socket)
+        let operation: StaticString = "make a link's socket"
+        if openQuestions[peer] == nil {
+            openQuestions[peer] = try begin(
+                .linkSocket, PeerBody(peer: peer.rawValue), operation)
+        }
+        do {
+            let answer = try answer(
+                to: openQuestions[peer]!, .linkSocket, operation, until: deadline)
+            openQuestions[peer] = nil
+            return answer.take(.socket)
+        } catch {
+            if error.code != .timedOut { openQuestions[peer] = nil }
+            throw error
+        }
     }
+
+    /// Whether the broker was asked for a link's socket, and has not answered.
+    func isAskedForSocket(to peer: PeerID) -> Bool { openQuestions[peer] != nil }
 
     /// Whoever writes into this ring of this peer's, now or later, gets this end of a doorbell to
     /// wake it with.
@@ -287,9 +307,16 @@ final class ControlConnection {
         guard let verdict = answer.wholeBody(BuryAnswerBody.self) else {
             throw sever("bury a claim")
         }
-        return BuryAnswer(
-            deadClaimerNamesIt: verdict.deadClaimerNamesIt != 0,
-            livingClaimerNamesIt: verdict.livingClaimerNamesIt != 0)
+        return BuryAnswer(verdict)
+    }
+
+    /// The same, without waiting: the answer comes to ``buried``, and `attention` is counted up for it. Throws `timedOut`
+    /// when the broker is behind with its packets.
+    func askToBuryLater(_ ring: RingID, position: UInt64) throws(Bus1Error) {
+        guard !burials.values.contains(where: { $0 == (ring, position) }) else { return }
+        let body = BuryBody(ring: ring.rawValue, position: position)
+        let request = try begin(.bury, body, "bury a claim")
+        burials[request] = (ring, position)
     }
 
     /// Asks for the abort of a commit word of a stalled peer. Returns at once; the word itself is
@@ -333,8 +360,15 @@ final class ControlConnection {
                 return event
             }
             guard let message = try receive("read an event") else { return nil }
-            if message.kind.isUnasked { unasked.append(message) }
+            if message.kind.isUnasked { unasked.append(message) } else { keepIfWanted(message) }
         }
+    }
+
+    /// An answer that nobody waits for just now.
+    func keepIfWanted(_ answer: ControlMessage) {
+        let request = answer.header.request
+        guard asked.contains(request) || openQuestions.values.contains(request) else { return }
+        earlyAnswers[request] = answer
     }
 
     /// For ``nextEvent()``, later; rings at once, if somebody takes them.

@@ -130,4 +130,9 @@ struct BuryAnswer: BitwiseCopyable {
     let livingClaimerNamesIt: Bool
     /// The slot belongs to the dead, if it is still unwritten when read again now.
     var mayBury: Bool { deadClaimerNamesIt && !livingClaimerNamesIt }
+
+    init(_ body: BuryAnswerBody) {
+        deadClaimerNamesIt = body.deadClaimerNamesIt != 0
+        livingClaimerNamesIt = body.livingClaimerNamesIt != 0
+    }
 }

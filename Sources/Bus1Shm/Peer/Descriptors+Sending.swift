@@ -25,7 +25,7 @@ extension PeerCore {
     ) throws(Bus1Error) -> UInt64 {
         let operation: StaticString = "send descriptors"
         guard raw.count <= attachedDescriptorsMax else { throw Bus1Error(.tooLarge, operation) }
-        let socket = try linkSocket(of: link, lane: lane)
+        let socket = try linkSocket(of: link, lane: lane, until: deadline)
         let limit = descriptorsUnderWayMax
         var pause_ms: Int32 = 1
         while true {

@@ -207,7 +207,8 @@ final class LaneState {
         return false
     }
 
-    /// Lends a slice on a link: the link's peer has been given its segment before. nil: all words of the board are out.
+    /// Lends a slice on a link: the link's peer has been given its segment before. nil: all words of the board are out,
+    /// or the broker or the link's peer stands still while the segment is to be announced.
     func lend(
         _ slice: borrowing Slice, to index: Int, _ reference: inout shmring_slice_ref
     ) throws(Bus1Error) -> Lender? {
@@ -217,7 +218,10 @@ final class LaneState {
                 .mismatch, "send a slice that was loaned for another trust domain or lane")
         }
         if !shmring_pool_is_announced(lender.pool, lender.number, slice.raw.segment) {
-            try announce(slice.raw.segment, lender, index)
+            do throws(Bus1Error) { try announce(slice.raw.segment, lender, index) } catch {
+                guard error.code == .timedOut else { throw error }
+                return nil
+            }
         }
         var raw = slice.raw
         var result = shmring_pool_lend(
@@ -247,6 +251,9 @@ final class LaneState {
         return made
     }
 
+    /// Whose link's socket is full does not read it: that may be tried again.
+    private static let announcePatience = Duration.milliseconds(10)
+
     /// Gives the receiver a segment's descriptor, once.
     private func announce(_ segment: UInt32, _ lender: Lender, _ index: Int) throws(Bus1Error) {
         guard let link = core.link(at: index) else { throw core.noSuchHandleToSend }
@@ -261,7 +268,7 @@ final class LaneState {
         do throws(Bus1Error) {
             try socket.send(
                 LinkPacket(kind: .segment, segment: segment, byteCount: byteCount),
-                descriptor: descriptor)
+                descriptor: descriptor, until: .after(Self.announcePatience))
         } catch {
             link.takeBack(charge)
             throw error

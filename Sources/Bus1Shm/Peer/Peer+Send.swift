@@ -128,6 +128,8 @@ extension Peer {
             }
             turn += 1
             if let stamp = try trySend(bytes: bytes, count, entry, id) { return stamp }
+            // The ring has room: what is missing may be the broker's answer, or that somebody reads the link's socket.
+            if turn > 64, deadline.hasPassed { throw Bus1Error(.timedOut, "send") }
         }
     }
 }

@@ -37,7 +37,7 @@ extension Peer {
         guard let link = core.link(at: Int(entry.pointee.link)) else {
             throw core.noSuchHandleToSend
         }
-        _ = try core.linkSocket(of: link, lane: 0)
+        _ = try core.linkSocket(of: link, lane: 0, until: .after(.seconds(5)))
     }
 
     /// Makes a received payload a slice again, to be sent on without a copy. Its sender gets it back when the last

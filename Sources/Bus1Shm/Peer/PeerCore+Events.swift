@@ -17,6 +17,7 @@ extension PeerCore {
             if error.errno == EMFILE { inbox.pointee.attention_seen &-= 1 }
             throw error
         }
+        applyBurials()
         if hasClaimsToBury { buryClaims() }
         if !wishes.withLock({ $0.isEmpty }) { grantWishes() }
     }
@@ -34,7 +35,10 @@ extension PeerCore {
     /// The same, and what did not fit the socket any more and waits at the broker. Whoever is told of a right may use it
     /// at once, while its owner's news still queue: before something is dropped for want of knowledge, ask.
     func readAllEvents() throws(Bus1Error) {
+        // Before the socket is read. The broker says so without being asked: it may stand still.
+        let isAllThere = shmring_outbox_queued(outbox) == SHMRING_QUEUED_NOTHING
         try readEvents()
+        if isAllThere { return }
         // Nothing was put on the socket since it was last known to be empty on both ends: nothing queues, either.
         let attention = inbox.pointee.attention_seen
         guard attention != attentionWhenAllWasRead, let ring = rings.first?.id else { return }
@@ -190,16 +194,26 @@ extension PeerCore {
                     continue
                 }
                 for position in positions[..<Int(count)] {
-                    let answer = try? connection.askToBury(
-                        ring.id, position: position, until: .after(.seconds(1)))
-                    guard let answer else { return }
-                    // A living one that names it, too, may have lost the race for it, and will say so soon.
-                    if answer.mayBury { shmring_consumer_bury(ring.consumer, position) }
-                    if answer.deadClaimerNamesIt && answer.livingClaimerNamesIt {
-                        hasClaimsToBury = true
+                    do throws(Bus1Error) {
+                        try connection.askToBuryLater(ring.id, position: position)
+                    } catch {
+                        // The broker is behind with what it was asked: later.
+                        hasClaimsToBury = error.code == .timedOut
+                        return
                     }
                 }
             }
         }
+    }
+
+    /// What the broker answered. Each slot is looked at again, and only those that are stuck still are concerned.
+    private func applyBurials() {
+        for (id, position, answer) in connection.buried {
+            guard let ring = rings.first(where: { $0.id == id }) else { continue }
+            // A living one that names it, too, may have lost the race for it, and will say so soon.
+            if answer.mayBury { shmring_consumer_bury(ring.consumer, position) }
+            if answer.deadClaimerNamesIt && answer.livingClaimerNamesIt { hasClaimsToBury = true }
+        }
+        connection.buried.removeAll()
     }
 }

@@ -4,6 +4,10 @@ import Glibc
 /// Memory that nobody needed for so long goes back to the kernel.
 private let idleMemory_ns: UInt64 = 35_000_000
 
+/// How long the broker may take to make a link's socket where nobody asked to wait, and where somebody did.
+private let socketPatience = Duration.milliseconds(10)
+private let socketPatienceMax = Duration.seconds(5)
+
 extension PeerCore {
     var hasIdlePools: Bool {
         laneState.pools.values.contains { $0.usage.charged_bytes != 0 || !$0.untold.isEmpty }
@@ -18,8 +22,11 @@ extension PeerCore {
     }
 
     /// The link's socket for descriptors; made when first needed, by the peer's own lane: only
-    /// that has the connection to the broker.
-    func linkSocket(of link: Link, lane: UInt32 = 0) throws(Bus1Error) -> LinkSocket {
+    /// that has the connection to the broker. When that is asked, it gets a moment in any case: it answers in less, unless
+    /// it stands still. Whoever would not wait for that long is told `timedOut` at once the next time.
+    func linkSocket(
+        of link: Link, lane: UInt32 = 0, until deadline: Deadline = .now
+    ) throws(Bus1Error) -> LinkSocket {
         if let socket = link.socket.withLock({ $0 }) { return socket }
         guard lane == 0 else { throw Bus1Error(.denied, "lend the first slice from a lane") }
         if link.peer == ownPeer {
@@ -27,7 +34,11 @@ extension PeerCore {
             link.setSocket(socket)
             return socket
         }
-        if let made = try connection.linkSocket(to: link.peer, until: .after(.seconds(5))) {
+        let moment: Deadline =
+            connection.isAskedForSocket(to: link.peer) ? .now : .after(socketPatience)
+        let patience = Deadline.earlier(
+            .later(deadline, moment), .after(socketPatienceMax))
+        if let made = try connection.linkSocket(to: link.peer, until: patience) {
             let socket = LinkSocket(made)
             link.setSocket(socket)
             return socket

@@ -35,6 +35,8 @@ extension PeerCore {
         // Relaxed: the broker reads the word that is named.
         let reference = shmring_load_relaxed(word)
         guard reference >> 62 == 2 else { return }
+        // Nobody may be there to do it but the broker's heir.
+        shmring_bus_call(busPage.pointer(to: \.called)!)
         _ = ask(
             owner, UInt32(truncatingIfNeeded: reference >> 30),
             UInt32(truncatingIfNeeded: reference & SHMRING_COMMIT_GENERATION_WORD))

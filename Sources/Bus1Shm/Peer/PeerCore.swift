@@ -189,6 +189,7 @@ final class PeerCore: @unchecked Sendable {
         let page = busMapping.base(as: shmring_bus_page.self)
         shmring_inbox_init(
             inbox, self.clock, page.pointer(to: \.death)!, outbox.pointer(to: \.attention)!)
+        inbox.pointee.called = UnsafePointer(page.pointer(to: \.called)!)
         self.grantMemory = grantMemory
         let releaseWords =
             outboxMapping.base(as: UInt8.self)

@@ -40,6 +40,10 @@ public struct Deadline: Sendable, Hashable {
     static func earlier(_ a: Deadline, _ b: Deadline) -> Deadline {
         a.monotonic_ns <= b.monotonic_ns ? a : b
     }
+
+    static func later(_ a: Deadline, _ b: Deadline) -> Deadline {
+        a.monotonic_ns >= b.monotonic_ns ? a : b
+    }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds. For deadlines only: stamps have their own clock.

@@ -45,6 +45,8 @@ void bus1_sys_futex_wake_all(uint32_t *word);
 /* An event counter, non-blocking. */
 int bus1_sys_event_create(int *fd_out);
 void bus1_sys_event_signal(int fd);
+/* Not readable any more, until it is signalled again. Never waits. */
+void bus1_sys_event_drain(int fd);
 
 /* The kernel's words for an error number. Never NULL. */
 const char *bus1_sys_errno_text(int number);

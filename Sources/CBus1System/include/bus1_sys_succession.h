@@ -24,8 +24,9 @@ int bus1_sys_make_private(int fd);
 /* A listening socket shows its new connections the credentials of who last called listen. */
 int bus1_sys_socket_listen_again(int fd);
 
-/* Waits until one of two descriptors is readable, or its other end is closed, for at most
- * timeout_ms. A bit for each. */
-int bus1_sys_wait_either(int first, int second, int timeout_ms);
+/* Waits until one of some descriptors is readable, or its other end is closed, for at most
+ * timeout_ms. A bit for each; those below 0 are passed over. */
+#define BUS1_SYS_WAIT_MAX 8
+int bus1_sys_wait_any(const int *fds, int count, int timeout_ms);
 /* Waits until fd can be written to: 1, or 0 when the time is over. */
 int bus1_sys_wait_writable(int fd, int timeout_ms);

@@ -193,6 +193,8 @@ struct shmring_inbox {
     void *stalled_context;
     uint64_t stalled_at_ns; /* when that is said next (CLOCK_MONOTONIC); 0: not known yet */
     uint64_t stall_pause_ns;
+    const uint32_t *called; /* word of the bus page, where an heir is called as well, the second
+                             * time and later, and for deaths. May be NULL */
     uint32_t stall_turns; /* calls of take that found the look still waiting */
     struct shmring_inbox_counts counts;
 };

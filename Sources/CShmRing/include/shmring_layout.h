@@ -184,12 +184,16 @@ struct shmring_outbox {
     uint64_t releases;  /* owner: counts the transactions that set release words */
     uint64_t drops;     /* owner: counts the drop words in use, from the first on */
     uint64_t given;     /* broker: counts to whom it gave something of the owner's */
-    uint64_t pad1[11];
+    uint32_t queued;    /* broker: an enum shmring_queued */
+    uint32_t pad1[21];
     /* owner, and the broker to abort: uint64_t commit[lanes][SHMRING_COMMIT_WORDS].
      * owner, from the next page on: uint64_t release[SHMRING_RELEASE_WORDS], then
      * struct shmring_drop drop[SHMRING_DROP_WORDS]; pages of both exist once used */
 };
 _Static_assert(sizeof(struct shmring_outbox) == 256, "commit words start on their own lines");
+
+/* Whether all that the broker said to a peer is on its socket. 0: a broker that does not tell. */
+enum shmring_queued { SHMRING_QUEUED_NOTHING = 1, SHMRING_QUEUED_SOMETHING = 2 };
 
 /* A commit word: 0 never used; 2:2 | generation:30 | begun:32 pending; 1:2 | generation:30 | 0
  * aborted; else the stamp, whose two top bits are 0. begun counts 1,024-tick units of the clock. */
@@ -246,7 +250,8 @@ struct shmring_bus_page {
     uint64_t epoch;               /* broker: begins at 1 */
     uint64_t ticks_base;          /* broker: a reading of the clock when the bus began, */
     uint64_t ns_base;             /* broker: and CLOCK_BOOTTIME at that reading */
-    uint64_t pad0[4];
+    uint32_t called;              /* nobody, stays 0: futex, where an heir waits to be called */
+    uint32_t pad0[7];
     uint64_t death; /* broker: commit word of the latest death; layout as in an outbox */
     uint64_t dead_peer; /* broker: whose */
     uint64_t pad1[14];

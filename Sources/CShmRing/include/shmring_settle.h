@@ -27,6 +27,11 @@ bool shmring_outbox_abort(const struct shmring_mapping *outbox, uint32_t lanes, 
                           uint32_t generation);
 /* Counts up the attention word and wakes whoever waits on it. */
 void shmring_outbox_attend(const struct shmring_mapping *outbox);
+/* Says whether something waits behind the owner's socket: before anybody else is told of what it
+ * says, and after it is on the socket. */
+void shmring_outbox_set_queued(const struct shmring_mapping *outbox, enum shmring_queued queued);
+/* As the owner reads it, who then reads its socket. */
+enum shmring_queued shmring_outbox_queued(const struct shmring_outbox *outbox);
 /* The stamp of its owner's end, for those who look later. */
 void shmring_outbox_set_dead(const struct shmring_mapping *outbox, uint64_t stamp);
 
@@ -43,6 +48,22 @@ uint64_t shmring_bus_announce(const struct shmring_mapping *page,
 uint64_t shmring_bus_announce_again(const struct shmring_mapping *page,
                                     const struct shmring_clock *clock, uint32_t generation,
                                     uint32_t who);
+
+/* ---- in the place of a broker that stands still ---------------------------------------------- */
+
+/* Goes on with an end that a broker has begun to announce and may go on with itself: whoever is
+ * first commits it, and the other finds that. True: this call did. */
+bool shmring_bus_announce_late(const struct shmring_mapping *page,
+                               const struct shmring_clock *clock, uint32_t generation,
+                               uint32_t who);
+/* The next pending commit word, from *next on, which goes on behind it: its index and generation.
+ * False: there is none. */
+bool shmring_outbox_find_pending(const struct shmring_mapping *outbox, uint32_t lanes,
+                                 uint32_t *next, uint32_t *index, uint32_t *generation);
+/* Waits until somebody calls. False: nobody has, in that time. */
+bool shmring_bus_wait_for_call(const struct shmring_mapping *page, uint32_t timeout_ms);
+/* Calls whoever waits there: a hint, and nothing but that. `called` is the page's word. */
+void shmring_bus_call(const uint32_t *called);
 
 /* A claim word, taken apart. A word of zero has count 0. */
 struct shmring_claim {

@@ -75,6 +75,38 @@ extension ProcessTests {
             }
         }
 
+        /// Its heir counts the lease in the place of a broker that was stopped, long before it ends it; and who needs
+        /// the broker for the first slice on a link does not wait for that.
+        @Test func aStoppedBrokerIsNoReasonToWaitForAStoppedSender() throws {
+            try withCrew { crew in
+                let broker = try crew.join()
+                let heir = try crew.join()
+                #expect(eventually { heir.ask("role") == "ok heir" })
+                #expect(broker.ask("role") == "ok broker")
+                let receivers = try crew.join(2, publishing: "r")
+                let stopped = try crew.join()
+                let other = try crew.join()
+                for name in ["r0", "r1"] {
+                    try stopped.must("look \(name) 5000")
+                    try other.must("look \(name) 5000")
+                }
+                guard try stop(stopped, in: "multicast 0,1 7 1 24 60000") else { return }
+                kill(broker.pid, SIGSTOP)
+                #expect(eventually { isStopped(broker) })
+                try other.must("multicast 0,1 3 1 24 5000")
+                #expect(try receivers[0].must("receive 20000").hasPrefix("message 24 3 1 "))
+                #expect(isStopped(broker), "its heir has not ended it")
+                #expect(other.ask("send 1 3 2 5000 0")?.hasPrefix("error timedOut") == true)
+                #expect(isStopped(broker), "its heir has not ended it")
+                #expect(eventually { heir.ask("role") == "ok broker" })
+                broker.kill()
+                kill(stopped.pid, SIGCONT)
+                try stopped.mustAnswer("multicast")
+                #expect(try receivers[0].must("receive 5000").hasPrefix("message 24 7 1 "))
+                try other.must("send 1 3 3 5000 5000")
+            }
+        }
+
         /// In an event loop nobody rings for what is aborted: the descriptor becomes readable by time.
         @Test func aReceiverInAnEventLoopIsNotHeldBackEither() throws {
             try withCrew { crew in

@@ -14,7 +14,15 @@ final class HeirLink {
     var isReady = false
     /// When it was asked, or last spoke.
     var heard = Deadline.after(.zero)
-    var packets: [JournalPacket] = []
+    /// In this turn.
+    var noted: [JournalPacket] = []
+    /// Of this turn and those before: its socket is full.
+    var unsent: [JournalPacket] = []
+    /// How long it may take nothing of that.
+    var lag: Deadline?
+    var isWatchedForRoom = false
+    /// It has been sent all tables: from then on it could take the broker's place.
+    var isWhole = false
     private var isSynced = false
 
     init(
@@ -42,6 +50,9 @@ final class HeirLink {
 extension Broker {
     /// An heir that is not heard of for so long stands still.
     static let heirPatience = Duration.seconds(2)
+    /// An heir that takes nothing of its journal for so long stands still; meanwhile nobody is told anything by the
+    /// broker, which does everything else.
+    static let heirLag = Duration.milliseconds(200)
     /// So many processes are asked at a time: who does not look at its messages does not answer.
     private static let askedMax = 4
 
@@ -143,10 +154,10 @@ extension Broker {
         heir = link
         link.isReady = true
         noteEverything(service)
-        commitJournal(within: .seconds(5))
-        shmring_fault_at(SHMRING_FAULT_JOURNAL_WHOLE)
-        setFilesStay(heir != nil)
+        commitJournal()
     }
+
+    func heirIsWhole() { setFilesStay(true) }
 
     /// It resigned, died, or says what it should not.
     private func drop(_ link: HeirLink) {
@@ -158,6 +169,12 @@ extension Broker {
             end(link)
             chooseHeir()
         }
+    }
+
+    /// Somebody is the heir, was asked, or would be: who could not be asked a moment ago may be asked now.
+    var looksForHeirs: Bool {
+        heir != nil || !asked.isEmpty
+            || !isBusPageSealed && processes.values.contains { $0.isLikeOwn && $0.standBy != nil }
     }
 
     /// Called now and then: who has not been heard of stands still.
@@ -197,6 +214,7 @@ extension Broker {
     private func end(_ link: HeirLink) {
         link.dismiss()
         unwatch(link.journal.descriptor.rawValue, Token(.heir, link.number))
+        if link.isWatchedForRoom { unwatch(link.journal.descriptor.rawValue, .roomInJournal) }
         bus1_sys_close_on_fork(link.journal.descriptor.rawValue, false)
     }
 

@@ -9,51 +9,108 @@ extension Broker {
         descriptors: [SharedDescriptor] = []
     ) {
         guard let heir, heir.isReady else { return }
-        heir.packets.append(
+        heir.noted.append(
             JournalPacket(kind, subject, body, tail: tail, descriptors: descriptors))
     }
 
-    /// Sends what was noted as one entry.
-    func commitJournal(within patience: Duration = .milliseconds(200)) {
-        guard let heir, heir.isReady, let last = heir.packets.last else { return }
-        last.endEntry()
-        let packets = heir.packets
-        heir.packets = []
-        let deadline = Deadline.after(patience)
-        for packet in packets {
-            guard heir.journal.send(packet, within: deadline) else { return loseHeir() }
-            if packet !== last { shmring_fault_at(SHMRING_FAULT_JOURNAL_PACKET) }
-        }
-        shmring_fault_at(SHMRING_FAULT_JOURNAL_ENTRY)
+    /// What was noted becomes one entry, and is sent as far as the heir takes it.
+    func commitJournal() {
+        guard let heir, heir.isReady else { return }
+        if heir.isWhole { heir.noted.last?.endsEntry = true }
+        heir.unsent += heir.noted
+        heir.noted = []
+        sendJournal(to: heir)
     }
+
+    private func sendJournal(to heir: HeirLink) {
+        while let packet = heir.unsent.first {
+            // What is noted while a new heir is still being told everything is part of its first entry.
+            let isLast = heir.unsent.count == 1
+            if !heir.isWhole { packet.endsEntry = isLast }
+            switch heir.journal.send(packet) {
+            case .whole:
+                heir.unsent.removeFirst()
+                heir.lag = nil
+                shmring_fault_at(
+                    packet.endsEntry ? SHMRING_FAULT_JOURNAL_ENTRY : SHMRING_FAULT_JOURNAL_PACKET)
+            case .notNow:
+                if heir.lag == nil { heir.lag = .after(Self.heirLag) }
+                watchJournal(of: heir)
+                return
+            case .failed: return loseHeir()
+            }
+        }
+        guard !heir.isWhole else { return }
+        heir.isWhole = true
+        heirIsWhole()
+        shmring_fault_at(SHMRING_FAULT_JOURNAL_WHOLE)
+    }
+
+    private func watchJournal(of heir: HeirLink) {
+        guard !heir.isWatchedForRoom else { return }
+        heir.isWatchedForRoom = watchReady(
+            heir.journal.descriptor.rawValue, writable: true, Token.roomInJournal)
+    }
+
+    /// The heir has not been sent all that it must know before anybody is told anything more.
+    var isHeirBehind: Bool { heir.map { $0.isWhole && !$0.unsent.isEmpty } ?? false }
+
+    /// Something of the journal is to be sent.
+    var hasUnsentJournal: Bool { heir.map { !$0.unsent.isEmpty } ?? false }
+
+    /// The heir takes nothing any more: it stands still.
+    private func hasHeirLagged() -> Bool { heir?.lag?.hasPassed ?? false }
 
     /// The end of whatever one event has brought about: first the heir is told, then those it concerns.
     func endTurn() {
-        guard heir != nil || !unflushed.isEmpty else { return }
-        repeat {
+        guard heir != nil || !unflushed.isEmpty || !dying.isEmpty else { return }
+        while true {
             commitJournal()
+            if hasHeirLagged() {
+                loseHeir()
+                continue
+            }
+            guard !isHeirBehind else { return }
+            goOnDying()
+            guard !isHeirBehind, !unflushed.isEmpty else { break }
             let waiting = unflushed
             unflushed = []
             // In the order in which they were said: who is given a right may use it at once, and its node's owner must
             // have been told before, or it would drop what comes.
+            isFlushing = true
             for peer in waiting { flush(peer, most: 1) }
             for peer in waiting where !peer.queue.isEmpty { flush(peer) }
-        } while !unflushed.isEmpty
+            isFlushing = false
+        }
         commitJournal()
     }
 
-    /// Waits until the heir has done what it was told so far: it maps what is sealed next.
+    /// The end of all turns: waits for the heir, for a bounded time.
+    func endLastTurn() {
+        endTurn()
+        while let heir, !heir.unsent.isEmpty, let lag = heir.lag {
+            _ = bus1_sys_wait_writable(heir.journal.descriptor.rawValue, lag.pollTimeout_ms)
+            endTurn()
+        }
+    }
+
+    /// Waits until the heir has done what it was told so far, for a bounded time: it maps what is sealed next. Only
+    /// where a process joins, or gets to know another one, that could write to the broker's memory.
     func waitForHeir() {
-        guard let heir, heir.isReady else { return }
+        guard heir?.isReady == true else { return }
         note(.sync, 0, EmptyBody())
         commitJournal()
-        let deadline = Deadline.after(.milliseconds(500))
+        let deadline = Deadline.after(Self.heirLag)
         while let heir = self.heir {
             if heir.takeSynced() { return }
-            guard !deadline.hasPassed,
-                bus1_sys_wait_readable(heir.journal.descriptor.rawValue, deadline.pollTimeout_ms)
-                    > 0
-            else { return loseHeir() }
+            guard !deadline.hasPassed else { return loseHeir() }
+            let journal = heir.journal.descriptor.rawValue
+            if !heir.unsent.isEmpty {
+                _ = bus1_sys_wait_writable(journal, deadline.pollTimeout_ms)
+                commitJournal()
+            } else {
+                _ = bus1_sys_wait_readable(journal, deadline.pollTimeout_ms)
+            }
             heirSpoke(heir.number, watchingAgain: false)
         }
     }
@@ -97,7 +154,7 @@ extension Broker {
             descriptors: isNew ? socket + [claims, outbox] : [])
     }
 
-    /// Sent at once: what follows changes shared memory.
+    /// Sent before anything else is done: what follows changes shared memory.
     func noteDying(_ peer: BrokerPeer, as number: UInt32) {
         guard heir?.isReady == true else { return }
         note(.dying, UInt64(peer.id.rawValue), number)

@@ -32,6 +32,8 @@ extension Broker {
             peer.outbox?.setNewcomers(peer.given)
             shmring_fault_at(SHMRING_FAULT_OVER_WATCHES)
         }
+        // What it counted in the place of a broker that stood still goes on by the alarm.
+        judgeStalls()
         for peer in known where peer.dyingAs != nil {
             die(peer)
             shmring_fault_at(SHMRING_FAULT_OVER_DEATH)

@@ -57,6 +57,7 @@ enum HeirThread {
         let heir = Heir(JournalSocket(descriptor: start.journal), start.dismissal)
         let mustSucceed = heir.waitUntilBrokerEnds(
             tick_ms: tick_ms, stoppedTicks: stoppedTicks, silentTicks: silentTicks)
+        heir.stopListening()
         bus1_sys_close_on_fork(start.journal.rawValue, false)
         if mustSucceed, let shadow = heir.takeShadow() {
             shmring_fault_at(SHMRING_FAULT_HEIR_ALONE)
@@ -85,6 +86,10 @@ fileprivate final class Heir {
     private var pid: Int32 = 0
     private var silentTicks = 0
     private var hasStood = false
+    /// Where those call who wait for something that the broker does not do.
+    private var calls: HeirCalls?
+    /// The broker stands still, and there is something to be done in its place.
+    private var standsIn = false
 
     init(_ journal: JournalSocket, _ dismissal: SharedDescriptor) {
         self.journal = journal
@@ -100,6 +105,11 @@ fileprivate final class Heir {
     }
 
     func takeShadow() -> Shadow? { shadow.take() }
+
+    func stopListening() {
+        calls?.end()
+        calls = nil
+    }
 
     deinit { if hasStood { HeirThread.standing.subtract(1, ordering: .relaxed) } }
 
@@ -126,29 +136,59 @@ fileprivate final class Heir {
         shmring_fault_at(SHMRING_FAULT_HEIR_READY)
         let tick = Duration.milliseconds(Int(tick_ms))
         var nextSign = Deadline.after(tick)
+        var nextTick = Deadline.after(tick)
         while true {
             if nextSign.hasPassed {
                 nextSign = .after(tick)
                 _ = journal.say(.ping)
             }
-            let ready = bus1_sys_wait_either(
-                journal.descriptor.rawValue, dismissal.rawValue, tick_ms)
+            let wanted = [
+                journal.descriptor.rawValue, dismissal.rawValue, pidfd?.rawValue ?? -1,
+                calls?.event.rawValue ?? -1,
+            ]
+            let ready = bus1_sys_wait_any(
+                wanted, Int32(wanted.count), standsIn ? 1 : nextTick.pollTimeout_ms)
             guard ready >= 0, ready & 2 == 0 else { return false }
-            if ready == 0 {
-                // The time is this thread's own: a machine that stood still as a whole does not count.
-                if let pidfd, bus1_sys_pidfd_wait(pidfd.rawValue, 0) == 1 { return readRest() }
-                silentTicks += 1
-                let isStopped = bus1_sys_process_state(pid) == Int32(UInt8(ascii: "T"))
-                guard silentTicks > (isStopped ? stoppedTicks : most) else { continue }
-                return killBroker()
+            if ready & 1 != 0 {
+                silentTicks = 0
+                nextTick = .after(tick)
+                switch readJournal() {
+                case .goOn: listenForCalls()
+                case .resign: return false
+                case .brokerEnded: return !isDismissed && shadow != nil
+                }
             }
-            silentTicks = 0
-            switch readJournal() {
-            case .goOn: break
-            case .resign: return false
-            case .brokerEnded: return !isDismissed && shadow != nil
-            }
+            if ready & 4 != 0 { return readRest() }
+            if standsIn || ready & 8 != 0 { standIn() }
+            // The time is this thread's own: a machine that stood still as a whole does not count.
+            guard ready & 1 == 0, nextTick.hasPassed else { continue }
+            nextTick = .after(tick)
+            silentTicks += 1
+            guard silentTicks > (isBrokerStopped ? stoppedTicks : most) else { continue }
+            return killBroker()
         }
+    }
+
+    private var isBrokerStopped: Bool {
+        bus1_sys_process_state(pid) == Int32(UInt8(ascii: "T"))
+    }
+
+    // MARK: In the place of a broker that stands still
+
+    private func listenForCalls() {
+        guard calls == nil, let shadow else { return }
+        calls = HeirCalls(shadow.broker.busPageReadable)
+    }
+
+    /// Somebody waits, and the broker has been told. Only of one that was stopped it is known that it does nothing: one
+    /// that is slow counts the leases itself.
+    private func standIn() {
+        calls?.wereHeard()
+        guard let shadow, isBrokerStopped else {
+            standsIn = false
+            return
+        }
+        standsIn = shadow.broker.standIn()
     }
 
     /// It holds the lock and the right to write: there are never two.

@@ -10,6 +10,8 @@ import Glibc
 //   2. An entry that was sent survives its sender: the kernel keeps it.
 //   3. A message to a peer is in an entry before it is on the peer's socket. What is on the socket may
 //      be sent again by the successor, under the same number: the peer drops it then.
+//   4. The broker never waits for its heir. What does not fit the socket is kept, and with it what is to
+//      be said to peers; an heir that takes none of it for some time is one no longer.
 //
 // NOTE - the heir could harm the broker anyway, so it believes what it reads here, but for lengths.
 
@@ -54,9 +56,15 @@ final class JournalPacket {
         assert(bytes.count <= journalPacketBytesMax, "every packet fits by construction")
     }
 
-    func endEntry() {
-        let offset = MemoryLayout<JournalHeader>.offset(of: \.ends)!
-        bytes.withUnsafeMutableBytes { $0.storeBytes(of: 1, toByteOffset: offset, as: UInt32.self) }
+    /// Whether it is the last one of its entry.
+    var endsEntry = false {
+        didSet {
+            let offset = MemoryLayout<JournalHeader>.offset(of: \.ends)!
+            let ends: UInt32 = endsEntry ? 1 : 0
+            bytes.withUnsafeMutableBytes {
+                $0.storeBytes(of: ends, toByteOffset: offset, as: UInt32.self)
+            }
+        }
     }
 }
 
@@ -121,24 +129,23 @@ struct JournalSocket {
         case full
     }
 
-    /// Waits for room, for a bounded time. False: there was none, or nobody is there.
-    func send(_ packet: JournalPacket, within patience: Deadline) -> Bool {
+    enum Sent {
+        case whole
+        /// The other end must receive first, a packet or the descriptors of some.
+        case notNow
+        case failed
+    }
+
+    /// Never waits.
+    func send(_ packet: JournalPacket) -> Sent {
         let descriptors = packet.descriptors.map(\.rawValue)
-        while true {
-            let result = bus1_sys_socket_send(
-                descriptor.rawValue, packet.bytes, packet.bytes.count, descriptors,
-                Int32(descriptors.count))
-            switch -result {
-            case 0: return true
-            case EAGAIN:
-                guard !patience.hasPassed else { return false }
-                _ = bus1_sys_wait_writable(descriptor.rawValue, patience.pollTimeout_ms)
-            case ETOOMANYREFS, ENOBUFS, ENOMEM:
-                // Too many descriptors are under way: the other end receives them by and by.
-                guard !patience.hasPassed else { return false }
-                usleep(500)
-            default: return false
-            }
+        let result = bus1_sys_socket_send(
+            descriptor.rawValue, packet.bytes, packet.bytes.count, descriptors,
+            Int32(descriptors.count))
+        switch -result {
+        case 0: return .whole
+        case EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM: return .notNow
+        default: return .failed
         }
     }
 
