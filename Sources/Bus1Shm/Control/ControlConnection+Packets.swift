@@ -198,9 +198,15 @@ extension ControlConnection {
         var descriptors = [Int32](repeating: -1, count: controlDescriptorsMax)
         var descriptorCount: Int32 = 0
         var received = 0
+        var resets = 0
         let bytes = [UInt8](unsafeUninitializedCapacity: controlMessageBytesMax) { buffer, count in
-            received = bus1_sys_socket_receive(
-                socket.rawValue, buffer.baseAddress, buffer.count, &descriptors, &descriptorCount)
+            // A broker that ended with requests unread: the kernel says that once, before what it had said to this peer.
+            repeat {
+                received = bus1_sys_socket_receive(
+                    socket.rawValue, buffer.baseAddress, buffer.count, &descriptors,
+                    &descriptorCount)
+                resets += received == -Int(ECONNRESET) ? 1 : 2
+            } while resets == 1
             count = max(0, received)
         }
         switch -Int32(received) {
