@@ -77,6 +77,7 @@ extension PeerCore {
     /// For a message that names an attempt: to be called when it is taken out of the ring, in the order
     /// of the ring, also if the message is kept for later or dropped. The peer's own thread.
     func expectDescriptors(attempt: UInt64, count: Int, link: Link) -> ReceivedDescriptors {
+        if connection.isAskedForSocket(to: link.peer) { findSocket(of: link) }
         if link.socket.withLock({ $0 }) == nil {
             let isRead = (try? readAllEvents()) != nil
             // Where the broker's news can't be read, for want of a descriptor, the socket is among them.

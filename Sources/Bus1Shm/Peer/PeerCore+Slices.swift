@@ -51,6 +51,17 @@ extension PeerCore {
         return socket
     }
 
+    /// The other has put something into the link's socket: this end is among the events, or the answer to a question of
+    /// this peer's that it did not wait for. The broker has sent that to the other one, so that it is about to send it here.
+    func findSocket(of link: Link) {
+        guard link.socket.withLock({ $0 }) == nil else { return }
+        if connection.isAskedForSocket(to: link.peer) {
+            _ = try? linkSocket(of: link, until: .after(.seconds(1)))
+        } else {
+            try? readAllEvents()
+        }
+    }
+
     func takeLinkSocket(_ peer: PeerID, _ socket: consuming Descriptor) {
         guard let index = linkOfPeer[peer] else { return }
         links[index].setSocket(LinkSocket(socket))
@@ -60,7 +71,7 @@ extension PeerCore {
     /// it sent there for messages that never came.
     func readLinkSocket(sender: UInt32, ring: UInt32, abandoned: [Attempt] = []) {
         guard let link = link(sender: sender, ring: ring) else { return }
-        if link.socket.withLock({ $0 }) == nil { try? readAllEvents() }
+        findSocket(of: link)
         link.receiver.withQueue({ $0.abandon(abandoned, at: $1) }, forked: ())
         while let (packet, raw) = link.receiver.withQueue({ $0.nextNews(at: $1) }, forked: nil) {
             let descriptor = raw < 0 ? nil : Descriptor(owning: raw)
