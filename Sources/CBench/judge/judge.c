@@ -5,11 +5,12 @@
 
 /* ---- tools ----------------------------------------------------------------------------------- */
 
+/* A place without a value is empty: every key may occur, for a history may come from anybody. */
 static uint64_t map_place(const struct judge_map *map, uint64_t key)
 {
     uint64_t hash = key * UINT64_C(0x9e3779b97f4a7c15);
     uint64_t place = (hash ^ hash >> 32) & (map->size - 1);
-    while (map->keys[place] != 0 && map->keys[place] != key + 1)
+    while (map->values[place] != JUDGE_NOBODY && map->keys[place] != key)
         place = (place + 1) & (map->size - 1);
     return place;
 }
@@ -17,15 +18,16 @@ static uint64_t map_place(const struct judge_map *map, uint64_t key)
 static int map_grow(struct judge_map *map)
 {
     struct judge_map grown = {.size = map->size == 0 ? 1024 : map->size * 2, .used = map->used};
-    grown.keys = calloc(grown.size, sizeof *grown.keys);
+    grown.keys = malloc(grown.size * sizeof *grown.keys);
     grown.values = malloc(grown.size * sizeof *grown.values);
     if (grown.keys == NULL || grown.values == NULL) {
         judge_map_free(&grown);
         return -ENOMEM;
     }
+    memset(grown.values, 0xff, grown.size * sizeof *grown.values);
     for (uint64_t i = 0; i < map->size; i++)
-        if (map->keys[i] != 0) {
-            uint64_t place = map_place(&grown, map->keys[i] - 1);
+        if (map->values[i] != JUDGE_NOBODY) {
+            uint64_t place = map_place(&grown, map->keys[i]);
             grown.keys[place] = map->keys[i];
             grown.values[place] = map->values[i];
         }
@@ -39,10 +41,10 @@ int judge_map_put(struct judge_map *map, uint64_t key, uint32_t value, uint32_t 
     if (map->used * 2 >= map->size && map_grow(map) < 0)
         return -ENOMEM;
     uint64_t place = map_place(map, key);
-    *existing = map->keys[place] == 0 ? JUDGE_NOBODY : map->values[place];
-    if (map->keys[place] != 0)
+    *existing = map->values[place];
+    if (*existing != JUDGE_NOBODY)
         return 0;
-    map->keys[place] = key + 1;
+    map->keys[place] = key;
     map->values[place] = value;
     map->used++;
     return 0;
@@ -52,8 +54,7 @@ uint32_t judge_map_get(const struct judge_map *map, uint64_t key)
 {
     if (map->size == 0)
         return JUDGE_NOBODY;
-    uint64_t place = map_place(map, key);
-    return map->keys[place] == 0 ? JUDGE_NOBODY : map->values[place];
+    return map->values[map_place(map, key)];
 }
 
 void judge_map_free(struct judge_map *map)

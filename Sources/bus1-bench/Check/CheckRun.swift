@@ -180,12 +180,15 @@ final class CheckRun {
 
     // MARK: Processes
 
+    /// Whether the stage has a place for one more peer; the places of dead ones are not given again.
+    var hasRoom: Bool { peerCount < Int(BENCH_CHECK_PEERS) }
+
     /// `arming`: gives the process its first order, before there is a process.
     @discardableResult
     func start(
         quota: UInt64, arming: (UnsafeMutablePointer<shmring_fault_control>) -> Void = { _ in }
     ) throws -> Member {
-        guard peerCount < Int(BENCH_CHECK_PEERS) else { throw BenchError("too many peers") }
+        guard hasRoom else { throw BenchError("too many peers") }
         let peer = peerCount
         let user = plan.users > 1 ? 61001 + peer % plan.users : 0
         bench_recorder_init(

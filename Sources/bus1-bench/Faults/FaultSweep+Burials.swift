@@ -20,7 +20,8 @@ extension FaultSweep {
         guard let receiver = run.members.first?.peer else { return }
         // Newcomers must have joined first: so long is enough on a busy machine, too.
         let until = bench_monotonic_ns() + UInt64(count) * 300_000_000
-        while stopped < count, bench_monotonic_ns() < until {
+        // Each try costs a peer, and many end without two at one position.
+        while stopped < count, run.hasRoom, bench_monotonic_ns() < until {
             guard bench_interrupted() == 0 else { throw Interrupted() }
             guard var loser = try arm(named, SIGSTOP, without: receiver) else { continue }
             guard try arrival(of: &loser) else { continue }
