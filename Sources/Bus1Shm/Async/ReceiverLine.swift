@@ -157,9 +157,10 @@ extension PeerCore {
     private func lookAsLeader(
         _ want: ReceiverLine.Want, _ isCrowded: inout Bool
     ) throws(Bus1Error) -> Delivery? {
-        shmring_inbox_hold(inbox, isClosed)
         defer { holdInbox() }
         while true {
+            // Each time: a notice that was kept holds it again.
+            shmring_inbox_hold(inbox, isClosed)
             if case .call(let call) = want, call.isOver { return nil }
             guard kept.count < limits[.messages] else {
                 // Others are to take theirs first; without any of them it would last for ever.

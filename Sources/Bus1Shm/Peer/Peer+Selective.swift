@@ -32,9 +32,10 @@ extension PeerCore {
             holdInbox()
             return message
         }
-        shmring_inbox_hold(inbox, false)
         defer { holdInbox() }
         while true {
+            // Each time: a notice that was kept holds it again, and would be found instead of what comes.
+            shmring_inbox_hold(inbox, false)
             guard kept.count < limits[.messages] else {
                 throw overQuota(.messages, "receive on one node")
             }
