@@ -11,7 +11,7 @@ BENCH := .build/release/bus1-bench
 
 PREFIX ?= /usr/local
 
-.PHONY: help bench test build install newcomer rivals compare mutants format clean
+.PHONY: help bench test build library install newcomer rivals compare mutants format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,7 +28,10 @@ test: ## Check format, build, test, model-check, and prove the measuring itself.
 build: ## Build the release; the tool is .build/release/bus1-bench.
 	@env $(HAVE) swift build -c release
 
-install: ## Install the library for C: PREFIX=/usr/local and DESTDIR= say where. `make build` first as another user.
+library: ## Build the library for C: libbus1.so and libbus1.a, in .build/library.
+	@tools/build-library
+
+install: ## Install what `make library` has built; PREFIX=/usr/local and DESTDIR= say where.
 	@tools/install-library "$(PREFIX)" "$(DESTDIR)"
 
 newcomer: ## Take the README's examples into empty folders, build them against an installed copy, run them.

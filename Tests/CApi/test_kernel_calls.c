@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -146,6 +147,37 @@ static void test_transfer(void)
     IS(bus1_cmd_transfer(0, b, a, 3, mixed, to), -EBADRQC);
     is_empty(a);
     is_empty(b);
+    OK(bus1_peer_close(a));
+    OK(bus1_peer_close(b));
+}
+
+static void test_failed_transfer(void)
+{
+    TEST("T4: n transfers of which the last has no room leave nothing behind: EDQUOT");
+    int a = new_peer(), b = new_peer();
+    bus1_peer *behind;
+    uint64_t held, used, before, node = make_node(a, b, &held);
+    OK(bus1_peer_of(b, &behind));
+    OK(bus1_set_limit(behind, BUS1_RESOURCE_HANDLES, 3));
+    struct bus1_transfer src[3], dst[3];
+    for (int i = 0; i < 3; i++) src[i] = (struct bus1_transfer){CREATE, BUS1_INVALID};
+    OK(bus1_peer_of(a, &behind));
+    OK(bus1_query(behind, BUS1_RESOURCE_NODES, &before, NULL));
+    IS(bus1_cmd_transfer(0, a, b, 3, src, dst), -EDQUOT);
+    is_empty(a);
+    is_empty(b);
+    OK(bus1_query(behind, BUS1_RESOURCE_NODES, &used, NULL));
+    IS(used, before);
+    /* Copies and new ones, mixed. */
+    src[0] = src[1] = src[2] = (struct bus1_transfer){CREATE, BUS1_INVALID};
+    src[1] = (struct bus1_transfer){0, held};
+    IS(bus1_cmd_transfer(0, b, b, 3, src, dst), -EDQUOT);
+    is_empty(a);
+    is_empty(b);
+    OK(bus1_cmd_release(b, 1, &held));
+    struct taken taken;
+    take(a, &taken, BUS1_MESSAGE_TYPE_HANDLE_RELEASE, node);
+    is_empty(a);
     OK(bus1_peer_close(a));
     OK(bus1_peer_close(b));
 }
@@ -471,6 +503,44 @@ static void test_close(void)
     OK(bus1_peer_close(a));
 }
 
+/* ---- threads ---- */
+
+struct ends {
+    int from, to;
+    uint64_t handle;
+};
+
+static void *work(void *argument)
+{
+    struct ends *ends = argument;
+    for (int i = 0; i < 300; i++) {
+        struct bus1_transfer src = {CREATE, BUS1_INVALID}, dst;
+        OK(bus1_cmd_transfer(0, ends->from, ends->to, 1, &src, &dst));
+        OK(bus1_cmd_release(ends->to, 1, &dst.id));
+        OK(bus1_cmd_release(ends->from, 1, &src.id));
+        int sent = send_bytes(ends->from, ends->handle, "x", 1);
+        if (sent != -EDQUOT) OK(sent);
+        struct taken taken;
+        int got = receive(ends->to, &taken);
+        if (got != -EAGAIN) OK(got);
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    TEST("threads may share peers, and transfer between them in both directions");
+    int a = new_peer(), b = new_peer();
+    struct ends there = {a, b, 0}, back = {b, a, 0};
+    make_node(b, a, &there.handle);
+    make_node(a, b, &back.handle);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) OK(pthread_create(&threads[i], NULL, work, i % 2 ? &there : &back));
+    for (int i = 0; i < 4; i++) OK(pthread_join(threads[i], NULL));
+    OK(bus1_peer_close(a));
+    OK(bus1_peer_close(b));
+}
+
 int main(void)
 {
     alarm(120);
@@ -481,6 +551,8 @@ int main(void)
     test_transfers_in_messages();
     test_receive();
     test_quota();
+    test_failed_transfer();
+    test_threads();
     test_close();
     puts("bus1(7): passed");
     return 0;
