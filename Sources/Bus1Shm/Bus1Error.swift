@@ -37,6 +37,8 @@ public struct Bus1Error: Error, Sendable {
         case nameTaken = 14
         /// This process was forked from one that was on the bus: it can do nothing here before it executes a program.
         case forked = 15
+        /// Nobody is going to answer a call: the callee dropped the request or its reply handle, released the node, or died.
+        case replyLost = 16
     }
 
     /// What a quota refused.

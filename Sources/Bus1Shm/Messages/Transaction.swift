@@ -128,6 +128,15 @@ public struct Transaction: ~Copyable {
         try state.commit(&self, each: true, until: .now)
     }
 
+    /// Adds a request whose reply handle may be kept by its receiver.
+    mutating func add(
+        request: UnsafeRawBufferPointer, to handle: HandleID, replyTo node: NodeID
+    ) throws(Bus1Error) {
+        try add(copyOf: request, handle, [], [])
+        messages[messages.count - 1].replyNode = node
+        messages[messages.count - 1].keepsReply = true
+    }
+
     private mutating func add(
         copyOf payload: UnsafeRawBufferPointer, _ handle: HandleID, _ passing: [HandleID],
         _ descriptors: [Int32]

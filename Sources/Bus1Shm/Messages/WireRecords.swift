@@ -87,6 +87,14 @@ struct AttachmentHeader: BitwiseCopyable {
         /// The payload is the first descriptor: a memfd sealed against writing, payload from its
         /// first byte on. What stands where the payload would is its length, 8 bytes.
         static let sealedPayload = Marks(rawValue: 4)
+        /// The reply handle is good for more than one message: whoever can keeps it for the next call
+        /// (`CallHeader`), others end it after the first.
+        static let keep = Marks(rawValue: 8)
+        /// Nothing is attached; behind the header stands the number of a reply handle that the receiver
+        /// keeps: it is the message's.
+        static let again = Marks(rawValue: 16)
+        /// The same, of a reply: the number under which its sender keeps the handle.
+        static let answer = Marks(rawValue: 32)
     }
 
     var handleCount: UInt16

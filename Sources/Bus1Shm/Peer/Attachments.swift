@@ -136,7 +136,9 @@ extension Message {
     public mutating func takeReply() -> Reply? {
         if isFew {
             guard few.hasReply else { return nil }
-            return few.take(few.count - 1).flatMap { Reply($0, of: few.core) }
+            return few.take(few.count - 1).flatMap {
+                Reply($0, of: few.core, slot: few.slot)
+            }
         }
         guard let attachments, attachments.hasReply,
             let id = attachments.take(attachments.items.count - 1)

@@ -11,6 +11,10 @@ struct FewAttachments {
     private static let invalid: UInt64 = 1
     private static let taken: UInt64 = 0
     private static let reply: UInt32 = 1
+    /// The reply handle may be kept.
+    private static let keep: UInt32 = 2
+    /// The reply handle is kept already: it came with another message, and the last of the items is its number.
+    private static let again: UInt32 = 4
     static let countMax = Int(SHMRING_CELL_ITEMS)
 
     var count: Int { Int(place.pointee.count) }
@@ -45,13 +49,30 @@ struct FewAttachments {
         return id
     }
 
+    /// How a reply by the last of them goes: `Reply.slot`.
+    var slot: UInt64 {
+        if place.pointee.marks & Self.again != 0 { return word(Self.countMax - 1).pointee }
+        return place.pointee.marks & Self.keep != 0 ? Reply.mayBeKept : 0
+    }
+
+    /// A message that came without any, but names a reply handle that is kept.
+    func begin(_ core: PeerCore, keeping id: HandleID, number: UInt64) {
+        place.pointee.count = 1
+        place.pointee.marks = Self.reply | Self.again
+        place.pointee.owner = Unmanaged.passUnretained(core).toOpaque()
+        place.pointee.link = nil
+        set(0, id)
+        word(Self.countMax - 1).pointee = number
+    }
+
     /// Nothing is in it yet.
     func begin(
         _ core: PeerCore, _ link: UnsafeMutablePointer<LinkRoute>,
-        _ allowance: UnsafeMutablePointer<shmring_allowance>, count: Int, hasReply: Bool
+        _ allowance: UnsafeMutablePointer<shmring_allowance>, count: Int, hasReply: Bool,
+        keeps: Bool
     ) {
         place.pointee.count = UInt32(count)
-        place.pointee.marks = hasReply ? Self.reply : 0
+        place.pointee.marks = (hasReply ? Self.reply : 0) | (keeps ? Self.keep : 0)
         place.pointee.owner = Unmanaged.passUnretained(core).toOpaque()
         place.pointee.link = link.pointee.link.toOpaque()
         place.pointee.allowance = allowance
@@ -63,10 +84,15 @@ struct FewAttachments {
     /// What was not taken is given up, and what the message was charged is given back. Any thread.
     func end() {
         Unmanaged<PeerCore>.fromOpaque(place.pointee.owner)._withUnsafeGuaranteedRef { core in
+            if place.pointee.marks & Self.again != 0 {
+                if let id = handle(0) { core.dropReply(id) }
+                return
+            }
             for index in 0..<count {
                 if let id = handle(index) { core.releaseHandle(id) }
             }
         }
+        guard place.pointee.marks & Self.again == 0 else { return }
         var charge = shmring_amounts_make(0, UInt64(count), 0, 0)
         shmring_allowance_give_back(place.pointee.allowance, place.pointee.board, &charge)
     }
@@ -110,7 +136,7 @@ extension PeerCore {
         let count = Int(header.handleCount)
         let payload = headerSize + count * recordSize
         let hasReply = header.marks.contains(.reply)
-        guard header.descriptorCount == 0, header.marks.isSubset(of: .reply), count > 0,
+        guard header.descriptorCount == 0, header.marks.isSubset(of: [.reply, .keep]), count > 0,
             count <= FewAttachments.countMax, length >= payload
         else { return false }
         for index in 0..<count {
@@ -125,7 +151,9 @@ extension PeerCore {
         guard shmring_allowance_admits(ring.pointee.allowance, &charge) else { return false }
         _ = shmring_allowance_receive(ring.pointee.allowance, &link.pointee.received, &charge)
         let few = FewAttachments(place: cell.pointer(to: \.few)!)
-        few.begin(self, link, ring.pointee.allowance, count: count, hasReply: hasReply)
+        few.begin(
+            self, link, ring.pointee.allowance, count: count, hasReply: hasReply,
+            keeps: hasReply && header.marks.contains(.keep))
         cell.pointee.give_back = { cell in
             FewAttachments(place: cell!.pointer(to: \.few)!).end()
             shmring_cell_few_end(cell)

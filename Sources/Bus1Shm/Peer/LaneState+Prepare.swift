@@ -70,12 +70,14 @@ extension LaneState {
             handles.append(record)
         }
         if let node = message.replyNode {
-            let number = try core.makeGrant(node, to: prepared.link, oneShot: true)
+            let number = try core.makeGrant(
+                node, to: prepared.link, oneShot: !message.keepsReply)
             prepared.grants.append(number)
             handles.append(
                 AttachedHandle(
                     owner: core.ownPeer.rawValue, number: number, word: node.word,
-                    rawKind: AttachedHandle.Kind.ofSender.rawValue, oneShot: 1))
+                    rawKind: AttachedHandle.Kind.ofSender.rawValue,
+                    oneShot: message.keepsReply ? 0 : 1))
         }
         var bytes: [UInt8] = []
         let descriptors = message.allDescriptors
@@ -170,6 +172,7 @@ extension LaneState {
             handleCount: UInt16(message.passing.count + (message.replyNode == nil ? 0 : 1)),
             descriptorCount: UInt16(message.allDescriptors.count), marks: [])
         if message.replyNode != nil { header.marks.insert(.reply) }
+        if message.keepsReply { header.marks.insert(.keep) }
         prepared.bits = shmring_header_attached()
 
         var payload: UnsafeRawBufferPointer

@@ -17,6 +17,8 @@ struct OutgoingMessage {
     var descriptors: [Int32] = []
     /// The node to which one reply may be sent.
     var replyNode: NodeID?
+    /// The reply handle may be kept for further calls.
+    var keepsReply = false
 
     /// What its receiver's credit must hold.
     var charge: CreditCharge {

@@ -93,11 +93,11 @@ extension Peer {
     }
 
     /// Messages with handles, and control messages, while there is nothing else to be told: the first that the program
-    /// is to see. nil: `result` is to be settled. `next`: how the one behind a control message is taken.
+    /// is to see. nil: `result` is to be settled. `take`: how the one behind a control message is taken.
     @inline(__always)
     private func takeShort(
         _ result: inout Int32,
-        _ next: (UnsafeMutablePointer<shmring_inbox>, UnsafeMutablePointer<shmring_message>) ->
+        _ take: (UnsafeMutablePointer<shmring_inbox>, UnsafeMutablePointer<shmring_message>) ->
             Int32
     ) throws(Bus1Error) -> Message? {
         while result == 0, core.isUnencumbered {
@@ -108,8 +108,10 @@ extension Peer {
                 result = Int32(SHMRING_E_EMPTY.rawValue)
                 break
             }
-            result = next(hot.pointee.inbox, shmring_cell_message(cell))
-            if result == 0, let message = accept(cell) { return message }
+            // Another cell, if a reply was taken for whoever called.
+            let next = hot.pointee.arena.pointee.current!
+            result = take(hot.pointee.inbox, shmring_cell_message(next))
+            if result == 0, let message = accept(next) { return message }
         }
         return nil
     }
@@ -121,7 +123,7 @@ extension Bus1Error {
 
 extension PeerCore {
     /// What the program does not see is not counted.
-    private func uncount() { inbox.pointee.sequence &-= 1 }
+    func uncount() { inbox.pointee.sequence &-= 1 }
 
     /// A message in the current cell may be delivered at once: nothing is to be told before it.
     @inline(__always)
@@ -138,15 +140,21 @@ extension PeerCore {
             let route = route(sender: message.pointee.sender, ring: message.pointee.ring)
         else { return nil }
         fill(cell, grant.pointee)
+        if let isCall = resolveCall(of: cell, from: route) { return isCall ? try keep(cell) : nil }
         guard
             resolveFew(of: cell, from: route, in: ringRoutes[Int(message.pointee.ring)]!)
         else { return nil }
         return try keep(cell)
     }
 
-    /// Applies a control message that stands alone in its transaction. False: the current cell holds something else.
+    /// Applies a control message that stands alone in its transaction, or takes a reply for whoever called. False: the
+    /// current cell holds something else.
     func applyControl(in cell: UnsafeMutablePointer<shmring_cell>) -> Bool {
         let message = shmring_cell_message(cell)!
+        if !calls.isEmpty, takeReply(in: cell) {
+            uncount()
+            return true
+        }
         guard message.pointee.grant == ReservedGrant.control, !shmring_message_has_more(message)
         else { return false }
         applyControl(message)
@@ -169,7 +177,7 @@ extension PeerCore {
         var armed = false
         while true {
             let cell = hot.pointee.arena.pointee.current!
-            let message = shmring_cell_message(cell)!
+            var message = shmring_cell_message(cell)!
             var hasMore = false
             switch result {
             case 0:
@@ -206,6 +214,8 @@ extension PeerCore {
             default:
                 throw Bus1Error(result: result, "receive")
             }
+            // A reply that was taken for whoever called has its cell.
+            message = shmring_cell_message(hot.pointee.arena.pointee.current!)
             if hasMore, !notices.isEmpty {
                 // The rest of the transaction is there: only then the last of its notices is known.
                 result = shmring_inbox_take(inbox, message)
@@ -215,6 +225,7 @@ extension PeerCore {
                 holdInbox()
                 return .notice(notice)
             }
+            if let awaited = calls.awaited, awaited.isOver { return nil }
             keepHouse()
             if waiting {
                 // What can't be settled now is tried again soon; idle memory is given back soon.
@@ -269,11 +280,13 @@ extension PeerCore {
             return nil
         default: break
         }
+        if !calls.isEmpty, takeReply(in: cell) { return nil }
         // With something attached, but under a grant that needs no second look.
         if let grant = hot.pointee.grant(
             message.pointee.grant, sender: message.pointee.sender, ring: message.pointee.ring)
         {
-            return try keep(cell, grant.pointee)
+            guard let message = try keep(cell, grant.pointee) else { return nil }
+            return divert(message)
         }
         var search = findGrant(message)
         if case .unknown = search {
@@ -290,7 +303,7 @@ extension PeerCore {
         let accepted = try keep(cell, grant)
         guard let accepted else { return nil }
         useGrant(number, at: stamp)
-        return accepted
+        return divert(accepted)
     }
 
     /// A message under this grant. nil: it is malformed.
@@ -329,6 +342,7 @@ extension PeerCore {
         guard shmring_message_is_attached(message) else { return try resolveSlice(of: cell) }
         let ring = message.pointee.ring
         guard let route = route(sender: message.pointee.sender, ring: ring) else { return false }
+        if let isCall = resolveCall(of: cell, from: route) { return isCall }
         if resolveFew(of: cell, from: route, in: ringRoutes[Int(ring)]!) { return true }
         return try resolveAttachments(of: cell, from: route.pointee.link.takeUnretainedValue())
     }

@@ -55,6 +55,7 @@ extension PeerCore {
         link.drops = [:]
         linkOfPeer[link.peer] = nil
         recentlyGone.insert(link.peer)
+        keptReplies.removeAll(of: link.peer)
         handOvers.withLock { handOvers in
             handOvers.introduced = handOvers.introduced.filter { !$0.has(link.peer) }
             handOvers.refused = handOvers.refused.filter { !$0.key.has(link.peer) }

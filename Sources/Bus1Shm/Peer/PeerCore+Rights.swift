@@ -323,9 +323,12 @@ extension PeerCore {
     /// - Parameter next: of a message that comes behind all of them.
     func nextNotice(before next: Stamp? = nil) -> Notice? {
         dropWithdrawn()
-        guard !notices.isEmpty else { return nil }
-        let notice = notices.removeFirst()
-        dropWithdrawn()
+        var notice: QueuedNotice
+        repeat {
+            guard !notices.isEmpty else { return nil }
+            notice = notices.removeFirst()
+            dropWithdrawn()
+        } while isOfCalls(notice.kind)
         let nextStamp = notices.first?.stamp ?? next?.rawValue
         return Notice(
             kind: notice.kind, stamp: Stamp(rawValue: notice.stamp),

@@ -101,6 +101,10 @@ final class PeerCore: @unchecked Sendable {
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }
     @exclusivity(unchecked) var kept = KeptDeliveries()
     var seed: Seed?
+    /// What this peer has asked others.
+    @exclusivity(unchecked) var calls = PendingCalls()
+    /// By what it answers others again.
+    let keptReplies = KeptReplies()
     /// Tasks that receive.
     @exclusivity(unchecked) var line = ReceiverLine()
     /// Sequences of messages for single nodes that somebody reads.
