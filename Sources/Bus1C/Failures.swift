@@ -56,6 +56,8 @@ private func number(of error: Bus1Error) -> Int32 {
     case .noSuchName: ENOENT
     case .nameTaken: EEXIST
     case .forked: EOWNERDEAD
+    // Of calls, which this interface does not have.
+    case .replyLost: EPIPE
     }
 }
 

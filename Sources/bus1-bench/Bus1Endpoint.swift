@@ -28,6 +28,22 @@ struct Bus1Transport: Transport {
     func open(_ post: Post, fds: [Int32]) throws -> any Endpoint { try Bus1Endpoint(post) }
 }
 
+/// The same, by tasks that suspend, each side on a `BusExecutor`.
+struct Bus1TaskTransport: Transport {
+    let name = "bus1-async"
+
+    func variants(for shape: Shape) -> [Variant] {
+        shape.isRoundTrip && shape.mode == .park
+            ? [Variant(name: "suspending a task", options: ["park": 1, "task": 1])] : []
+    }
+
+    func equip(_ shape: Shape, _ variant: Variant) throws -> (
+        equipment: [Equipment], state: (any Sendable)?
+    ) { try Bus1Transport().equip(shape, variant) }
+
+    func open(_ post: Post, fds: [Int32]) throws -> any Endpoint { try Bus1Endpoint(post) }
+}
+
 /// The first peer of a bus, and with it the broker's thread: in the coordinator, which is pinned to no
 /// processor. In a worker it would share one with a receiver that spins.
 final class BusHost: @unchecked Sendable {
@@ -73,8 +89,9 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
     private var idle: [IdlePeer] = []
     /// Further receivers in this process.
     var company: [Company] = []
-    private let scratch: UnsafeMutableRawBufferPointer
+    let scratch: UnsafeMutableRawBufferPointer
     private let sleepsOnDescriptor: Bool
+    private let isAsync: Bool
 
     init(_ post: Post) throws {
         self.post = post
@@ -86,6 +103,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         if post.options["spin"] == 1 { options.spin = .seconds(3600) }
         if post.options["park"] == 1 || post.options["event"] == 1 { options.spin = .zero }
         sleepsOnDescriptor = post.options["event"] == 1
+        isAsync = post.options["task"] == 1
         peer = try Peer(on: bus, options)
         node = try peer.makeNode()
         try peer.publish(
@@ -117,6 +135,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
 
     func run(_ part: Part, _ job: inout bench_job) throws -> bench_outcome {
         try connect()
+        if isAsync { return try runInTask(part, job) }
         if part == .ping || part == .pong {
             switch job.payload_bytes {
             case 8: return try roundTrips(part, &job, UInt64.self)
@@ -222,7 +241,7 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
 
     /// A borrowed parameter: a span of a `let` would be allocated for each message (Swift 6.3).
     @inline(__always)
-    private func note(
+    func note(
         _ message: borrowing Message, _ check: inout bench_check, _ bytes: UInt64
     ) throws -> UInt64 {
         guard UInt64(message.byteCount) == bytes else {
@@ -383,6 +402,8 @@ final class Bus1Endpoint: Endpoint, ProbedEndpoint {
         case ("multicast-turns", .send): return try multicastTurns()
         case ("hand-over-own", .send): return try handOverTurns(ofOwn: true)
         case ("hand-over-foreign", .send): return try handOverTurns(ofOwn: false)
+        case ("call-turns", .send), ("call-turns", .ping): return try callTurns()
+        case ("call-turns", _): return try serveCalls()
         case ("multicast-turns", _): return try serveTurns(companyToo: true)
         case ("hand-over-own", _), ("hand-over-foreign", _):
             return try serveTurns(companyToo: false)

@@ -87,22 +87,34 @@ extension Bus1Endpoint {
     private func turns(
         of count: Int, _ this: (Int) throws -> Void, against that: (Int) throws -> Void
     ) throws -> [String: Double] {
+        try turns(of: count, this, against: that) {
+            try ask(.drained)
+        } end: {
+            try ask(.end)
+        }
+    }
+
+    /// `settle`: between two turns; `end`: when there have been enough.
+    func turns(
+        of count: Int, _ this: (Int) throws -> Void, against that: (Int) throws -> Void,
+        settle: () throws -> Void, end: () throws -> Void
+    ) throws -> [String: Double] {
         try this(8)
         try that(8)
-        try ask(.drained)
+        try settle()
         var times: (this: [Double], that: [Double]) = ([], [])
         let deadline = Deadline.after(.milliseconds(25))
         repeat {
             var begin = bench_ticks()
             try this(count)
             times.this.append(Double(bench_ticks() - begin))
-            try ask(.drained)
+            try settle()
             begin = bench_ticks()
             try that(count)
             times.that.append(Double(bench_ticks() - begin))
-            try ask(.drained)
+            try settle()
         } while !deadline.hasPassed
-        try ask(.end)
+        try end()
         let ticks = Double(count) * bench_ticks_per_ns()
         let (this, that) = (Statistics.median(times.this), Statistics.median(times.that))
         return ["ratio": this / that, "this_ns": this / ticks, "that_ns": that / ticks]

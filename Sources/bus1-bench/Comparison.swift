@@ -104,6 +104,12 @@ struct Comparison {
             .map { ($0.figure, $1.figure) }
     }
 
+    /// What two records come to, round by round, where both runs were kept.
+    func kept(_ place: Int, _ other: Int, _ value: (Run, Run) -> Double?) -> [Double] {
+        zip(records[place].runs, records[other].runs).filter { $0.kept && $1.kept }
+            .compactMap { value($0, $1) }
+    }
+
     /// The ratios of two records, round by round, where both runs were kept.
     func ratios(_ place: Int, over other: Int) -> [Double] {
         pairs(place, other).map { $0 / $1 }

@@ -45,6 +45,20 @@ let gateRows: [GateRow] = [
     GateRow("parked round trip", .atMost(1.1), "x raw futex") {
         try $0.compare(parked) { .ratios($0, 0, over: 1) }
     },
+    GateRow("async receive, parked: p50", .atMost(1.5), "x blocking, parked") {
+        try $0.compare(parkedTasks) { comparison in
+            .values(
+                comparison.kept(0, 1) { task, thread in
+                    guard let this = task.latency?.p50, let that = thread.latency?.p50 else {
+                        return nil
+                    }
+                    return this / that
+                }, tries: comparison.records[0].runs.count, comparison.placement)
+        }
+    },
+    GateRow("call and reply 64 B, spinning", .atMost(1.3), "x two plain messages") {
+        try $0.turns("call-turns", stream(64))
+    },
     GateRow("adaptive, steady ping-pong", .atMost(1.2), "x spinning") {
         try $0.compare([roundTrip(.adaptive), roundTrip()]) { .ratios($0, 0, over: 1) }
     },
@@ -167,6 +181,11 @@ private let floodedPair: Shape = {
 
 /// Rare messages, so that both sides sleep at every one.
 private let parked: [Entrant] = ["bus1", "futex"].map {
+    ($0, Shape(workload: .pingPong, payloadBytes: 8, mode: .park, intervalNs: 200_000))
+}
+
+/// The same, by tasks and by threads.
+private let parkedTasks: [Entrant] = ["bus1-async", "bus1"].map {
     ($0, Shape(workload: .pingPong, payloadBytes: 8, mode: .park, intervalNs: 200_000))
 }
 

@@ -1,6 +1,7 @@
 /// Every transport that this build knows. A new one is a line here.
 let transports: [any Transport] = [
     Bus1Transport(),
+    Bus1TaskTransport(),
     Bus1CTransport(),
     WireTransport(name: "pipe", kind: .pipe),
     WireTransport(name: "stream", kind: .stream),

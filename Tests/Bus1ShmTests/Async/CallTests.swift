@@ -28,7 +28,9 @@ struct Question: BitwiseCopyable {
 }
 
 /// Runs a callee in a task that blocks its own executor's thread.
-func callee(_ bus: Bus, _ name: String = "callee", slots: Int = 1024) throws -> Task<Void, any Error> {
+func callee(_ bus: Bus, _ name: String = "callee", slots: Int = 1024) throws -> Task<
+    Void, any Error
+> {
     Task(executorPreference: try BusExecutor(name: "callee")) { try answerAll(bus, name, slots) }
 }
 
@@ -181,7 +183,9 @@ struct CallTests {
                                 let code = await asyncCode {
                                     _ = try await client.ask(Question(.drop), Int(task % 2))
                                 }
-                                guard code == .replyLost else { throw PeerTestFailure("\(code as Any)") }
+                                guard code == .replyLost else {
+                                    throw PeerTestFailure("\(code as Any)")
+                                }
                                 continue
                             }
                             if i % 25 == 7 {
@@ -195,7 +199,8 @@ struct CallTests {
                                 }
                                 continue
                             }
-                            let answer = try await client.ask(Question(.double, value), Int(task % 2))
+                            let answer = try await client.ask(
+                                Question(.double, value), Int(task % 2))
                             guard answer == value &* 2 else {
                                 throw PeerTestFailure("\(answer) for \(value)")
                             }
