@@ -38,6 +38,8 @@ let package = Package(
     name: "bus1",
     products: [
         .library(name: "Bus1Shm", targets: ["Bus1Shm"]),
+        .library(name: "Bus1Topics", targets: ["Bus1Topics"]),
+        .library(name: "Bus1Codable", targets: ["Bus1Codable"]),
         .library(name: "Bus1C", type: .static, targets: ["Bus1C"]),
         .executable(name: "bus1-bench", targets: ["bus1-bench"]),
         // Preloaded by bus1-bench into what it measures, to count allocations from outside.
@@ -61,6 +63,10 @@ let package = Package(
         // Authority: peers, nodes, handles, transactions, the broker.
         .target(
             name: "Bus1Shm", dependencies: ["CShmRing", "CBus1System"], swiftSettings: strictSwift),
+        // One publisher, many subscribers.
+        .target(name: "Bus1Topics", dependencies: ["Bus1Shm"], swiftSettings: strictSwift),
+        // Values that are encoded.
+        .target(name: "Bus1Codable", dependencies: ["Bus1Shm"], swiftSettings: strictSwift),
         // The interface for C: the header, and in Swift what it declares. tools/build-library links both into libbus1.
         .target(name: "CBus1", cSettings: strictC),
         .target(
@@ -107,7 +113,8 @@ let package = Package(
             dependencies: [
                 "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
                 "CBus1TestSupport",
-                "bus1-test-peer", "bus1-test-program", "readme-example",
+                "bus1-test-peer", "bus1-test-program", "readme-example", "Bus1Topics",
+                "Bus1Codable",
             ],
             swiftSettings: strictSwift),
         .testTarget(

@@ -94,7 +94,7 @@ public struct Bus1Error: Error, Sendable {
     @usableFromInline
     static let wrongSize = Bus1Error(.mismatch, "read a payload as a value")
 
-    init(
+    package init(
         _ code: Code, _ operation: StaticString, errno: Int32 = 0, refusal: Refusal? = nil,
         breach: Breach? = nil
     ) {

@@ -51,7 +51,8 @@ extension Bus1Endpoint {
             var before = outcome.begin
             for i in 0..<job.count {
                 if job.interval_ticks != 0 { before = bench_pace(&job, outcome.begin, i) }
-                _ = bench_fill(endpoint.scratch.baseAddress!, job.payload_bytes, job.first_sequence + i)
+                _ = bench_fill(
+                    endpoint.scratch.baseAddress!, job.payload_bytes, job.first_sequence + i)
                 try await send()
                 _ = try await receive(&check)
                 before = bench_sample(&job, i, before)
@@ -83,7 +84,9 @@ extension Bus1Endpoint {
 
         private func receive(_ check: inout bench_check) async throws -> UInt64 {
             while true {
-                guard case .message(let message) = try await endpoint.peer.receive() else { continue }
+                guard case .message(let message) = try await endpoint.peer.receive() else {
+                    continue
+                }
                 return try endpoint.note(message, &check, job.payload_bytes)
             }
         }
