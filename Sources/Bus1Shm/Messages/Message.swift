@@ -92,6 +92,8 @@ public struct Notice: Sendable {
 /// What a peer receives.
 @frozen
 public enum Delivery: ~Copyable, Sendable {
+    /// What somebody sent, now the receiver's own.
     case message(Message)
+    /// What the bus itself has to say.
     case notice(Notice)
 }

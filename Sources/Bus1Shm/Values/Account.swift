@@ -15,11 +15,17 @@ public struct Account: Hashable, Sendable, BitwiseCopyable {
 
 /// What is counted and limited.
 public enum Resource: UInt32, Sendable {
+    /// Peers of one user.
     case peers = 1
+    /// Nodes that a peer has made and not released.
     case nodes = 2
+    /// Handles that a peer holds.
     case handles = 3
+    /// Messages that wait for a peer.
     case messages = 4
+    /// Shared memory: of a peer's loaned and lent slices; of one user: what the broker made for its peers.
     case bytes = 5
+    /// Open files: in messages that a peer has received and not given back; of one user: what the broker keeps for it.
     case descriptors = 6
     /// Rings, one for each pair of a receiving peer and a trust domain that writes to it.
     case rings = 7

@@ -55,6 +55,7 @@
 extern "C" {
 #endif
 
+/* Of this header and the library that it came with. */
 #define BUS1_VERSION "0.1.0"
 
 /* ---- 1. bus1(7) ------------------------------------------------------------------------------ */
@@ -82,12 +83,14 @@ extern "C" {
  *   - The descriptor can be polled: readable when bus1_cmd_recv may find something.
  */
 
+/* An ID that names nothing. */
 #define BUS1_INVALID ((uint64_t)-1)
 
+/* Of a transfer: a handle to a new node. */
 #define BUS1_TRANSFER_FLAG_CREATE 0x1
 
-/* C before C23 has no way to say it, but for clang's. The type of the structures' fields is
- * uint64_t. */
+/* C before C23 has no way to say of what type an enumeration is, but for clang's. The type of the
+ * structures' fields is uint64_t. */
 #if defined(__cplusplus) || defined(__clang__) ||                                                  \
     (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
 #if defined(__clang__) && !defined(__cplusplus)
@@ -98,30 +101,35 @@ extern "C" {
 #pragma clang diagnostic ignored "-Wfixed-enum-extension"
 #pragma clang diagnostic ignored "-Wc23-extensions"
 #endif
+/* What was received. */
 enum bus1_message_type : uint64_t {
 #else
+/* What was received. */
 enum bus1_message_type {
 #endif
-    BUS1_MESSAGE_TYPE_USER = 0,
-    BUS1_MESSAGE_TYPE_NODE_RELEASE = 1,
-    BUS1_MESSAGE_TYPE_HANDLE_RELEASE = 2,
+    BUS1_MESSAGE_TYPE_USER = 0,           /* somebody sent it */
+    BUS1_MESSAGE_TYPE_NODE_RELEASE = 1,   /* the node behind a handle is gone */
+    BUS1_MESSAGE_TYPE_HANDLE_RELEASE = 2, /* the last handle to a node is gone */
     _BUS1_MESSAGE_TYPE_N
 };
 #if defined(__clang__) && !defined(__cplusplus)
 #pragma clang diagnostic pop
 #endif
 
+/* A node or handle that goes from one peer to another. */
 struct bus1_transfer {
     uint64_t flags;
     uint64_t id;
 };
 
+/* Where a message or notice came to, and from whom. Filled in by bus1_cmd_recv. */
 struct bus1_metadata {
     uint64_t flags;
     uint64_t id;      /* the node; of NODE_RELEASE the handle */
     uint64_t account; /* the sender's */
 };
 
+/* A payload and its transfers. Pointers stand in 64 bits, on every machine. */
 struct bus1_message {
     uint64_t flags;
     uint64_t type;
@@ -178,6 +186,7 @@ int bus1_cmd_recv(int peerfd, struct bus1_metadata *metadata, struct bus1_messag
 
 /* ---- 2. this library's own ------------------------------------------------------------------- */
 
+/* Deadlines: not to wait at all, and to wait for ever. */
 #define BUS1_NOW ((uint64_t)0)
 #define BUS1_NEVER UINT64_MAX
 
@@ -186,6 +195,7 @@ uint64_t bus1_after(uint64_t ns);
 
 /* ---- errors; any thread ---- */
 
+/* What is known of a failure. The caller sets `size`. */
 struct bus1_error {
     size_t size;
     int32_t error;         /* as it was returned: negative */
@@ -210,8 +220,10 @@ const char *bus1_strerror(int error);
 
 /* ---- peers ---- */
 
+/* A participant: one queue, its nodes, its handles. */
 typedef struct bus1_peer bus1_peer;
 
+/* Flags of struct bus1_options. */
 enum {
     BUS1_OPEN_PREFAULT = 1,        /* touch rings' and pools' pages when they are made */
     BUS1_OPEN_LOCKED = 2,          /* keep them out of swap, as RLIMIT_MEMLOCK allows */
@@ -221,9 +233,10 @@ enum {
                                     * others */
 };
 
+/* As spin_ns: a wait sleeps at once. */
 #define BUS1_SPIN_NONE UINT64_MAX
 
-/* 0 is the default everywhere. */
+/* How a peer is made. 0 is the default everywhere. */
 struct bus1_options {
     size_t size;
     uint32_t flags;       /* BUS1_OPEN_... */
@@ -282,6 +295,7 @@ int bus1_give(bus1_peer *peer, size_t n, const uint64_t *handles, bus1_peer *oth
 /* Releases nodes and handles, mixed, at one instant, or none of them. */
 int bus1_release(bus1_peer *peer, size_t n, const uint64_t *ids);
 
+/* Who may look a name up: processes of the owner's effective user, of some users, all. */
 enum { BUS1_ACCESS_SAME_USER = 0, BUS1_ACCESS_USERS = 1, BUS1_ACCESS_ANYONE = 2 };
 
 /*
@@ -313,8 +327,10 @@ int bus1_try_send(bus1_peer *peer, uint64_t handle, const void *data, size_t n_d
 /* The same; waits for room. */
 int bus1_send(bus1_peer *peer, uint64_t handle, const void *data, size_t n_data, uint64_t deadline);
 
-/* A part of a transaction: one message. What is not wanted is 0. */
+/* Shared memory on loan, and its one owner. */
 typedef struct bus1_slice bus1_slice;
+
+/* A part of a transaction: one message. What is not wanted is 0. */
 struct bus1_outgoing {
     uint64_t handle;
     const void *data;  /* copied */
@@ -329,8 +345,10 @@ struct bus1_outgoing {
     uint32_t reserved;
 };
 
+/* Flag of a transaction: each destination for itself. */
 enum { BUS1_TRANSACT_CONTINUE = 1 };
 
+/* Messages and releases that happen at one instant. */
 struct bus1_transaction {
     size_t size;
     uint32_t flags;      /* BUS1_TRANSACT_... */
@@ -367,6 +385,7 @@ void bus1_slice_end(bus1_slice *slice);
 
 /* ---- receiving ---- */
 
+/* Kinds of what was received. */
 enum {
     BUS1_RECEIVED_MESSAGE = 0,
     BUS1_RECEIVED_NODE_RELEASE = 1,   /* id is a handle, which is retired */
@@ -374,11 +393,13 @@ enum {
     BUS1_RECEIVED_REPLY_LOST = 3,     /* id is a node: a reply that was asked for will not come */
 };
 
+/* Flags of what was received. */
 enum {
     BUS1_RECEIVED_MORE = 1,        /* the next one belongs to the same transaction */
     BUS1_RECEIVED_WANTS_REPLY = 2, /* bus1_reply answers it */
 };
 
+/* A view of a message or notice. It is the caller's until bus1_give_back. */
 struct bus1_received {
     size_t size;      /* set by the caller */
     uint32_t kind;    /* BUS1_RECEIVED_MESSAGE and so on */
@@ -439,22 +460,29 @@ uint64_t bus1_stamp_ns(bus1_peer *peer, uint64_t stamp);
 
 /* ---- lanes: further threads that send ---- */
 
+/* What one further thread sends by. */
 typedef struct bus1_lane bus1_lane;
 
 /* The right to send, for one further thread. Its handles are the peer's. -EDQUOT: see
  * options.lanes. */
 int bus1_lane_open(bus1_peer *peer, bus1_lane **lane);
 
-/* The lane's thread. */
+/* Gives it up: by the lane's thread, before or after the peer is closed. NULL is allowed. */
 void bus1_lane_close(bus1_lane *lane);
+
+/* As bus1_try_send, by the lane's thread. */
 int bus1_lane_try_send(bus1_lane *lane, uint64_t handle, const void *data, size_t n_data);
+
+/* As bus1_send, by the lane's thread. */
 int bus1_lane_send(bus1_lane *lane, uint64_t handle, const void *data, size_t n_data,
                    uint64_t deadline);
-/* Releases and reply nodes are the peer's thread's: -EINVAL. */
+/* As bus1_transact, by the lane's thread. Releases and reply nodes are the peer's thread's:
+ * -EINVAL. */
 int bus1_lane_transact(bus1_lane *lane, struct bus1_transaction *transaction);
 
 /* ---- what may be used ---- */
 
+/* What is counted and limited. */
 enum {
     BUS1_RESOURCE_PEERS = 1,
     BUS1_RESOURCE_NODES = 2,
@@ -473,7 +501,8 @@ enum {
 /* How much of a resource is used, and how much may be. Either pointer may be NULL. */
 int bus1_query(bus1_peer *peer, int resource, uint64_t *used, uint64_t *limit);
 
-/* -EACCES: more than the peer was made with, or than the bus allows. */
+/* From now on no more of it than that. -EACCES: more than the peer was made with, or than the bus
+ * allows. */
 int bus1_set_limit(bus1_peer *peer, int resource, uint64_t limit);
 
 /* Waits until some of a resource may be used that was refused before. */
