@@ -71,6 +71,8 @@ public struct Bus1Error: Error, Sendable {
             case claims = 6
             /// More was attached than the sender had credit for.
             case credit = 7
+            /// More came under rights that nobody gave than honest peers send by mistake.
+            case rights = 8
         }
 
         /// Which rule was broken.

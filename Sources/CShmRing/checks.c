@@ -13,7 +13,7 @@ static const char *const names[] = {
     "past-stamp", "commit-index", "generation", "commit-kept", "claims", "slice",
     "held",       "head",       "ledger",      "bell",   "sleep", "kind",
     "seals",      "size",       "blocks",      "holes",  "geometry",
-    "lease",      "hang-up",    "share",       "names",
+    "lease",      "hang-up",    "share",       "names",  "rights",
 };
 
 __attribute__((constructor)) static void choose(void)

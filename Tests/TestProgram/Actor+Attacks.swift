@@ -32,6 +32,7 @@
                     }
                 }
                 for _ in 0..<3 { put(forged, grant: 0x7fff_0000, stamp: 1) }
+            case "flood": flood(6000, &dice)
             case "rewrite":
                 while !deadline.hasPassed { rewrite(&dice) }
             case "bells":
@@ -58,6 +59,20 @@
             shmring_store_release(control.pointer(to: \.tail)!, head &+ producer.pointee.capacity)
             ringBell()
             sched_yield()
+        }
+
+        /// So many messages under rights that nobody gave, as long as the victim reads them.
+        private func flood(_ count: Int, _ dice: inout Dice) {
+            var left = count
+            var patience = Deadline.after(.milliseconds(500))
+            while left > 0, !patience.hasPassed {
+                if put(forged, grant: UInt32(truncatingIfNeeded: dice.next() >> 33)) {
+                    left -= 1
+                    patience = .after(.milliseconds(500))
+                } else {
+                    sched_yield()
+                }
+            }
         }
 
         /// Slots whose header is of another lap, and such that have all but a header.

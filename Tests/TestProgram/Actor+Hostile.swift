@@ -28,17 +28,18 @@
                 start: UnsafeMutableRawPointer(producer.pointee.control), count: Int(bytes))
         }
 
-        /// Claims as an honest sender does, and writes what it likes. Nothing when the ring is full.
+        /// Claims as an honest sender does, and writes what it likes. False: the ring is full.
+        @discardableResult
         func put(
             _ item: Item, grant: UInt32? = nil, bits: UInt64 = Self.unicast, stamp: UInt64? = nil,
             sender: UInt32? = nil, length: UInt64? = nil, body: shmring_slice_ref? = nil
-        ) {
+        ) -> Bool {
             var position: UInt64 = 0
             let word = producer.pointee.claim_word!
             guard
                 shmring_producer_claim(producer, word, producer.pointee.unicast_room, &position)
                     == 0
-            else { return }
+            else { return false }
             if var body {
                 let slot = UnsafeMutableRawPointer(shmring_producer_slot(producer, position)!)
                 withUnsafeBytes(of: &body) {
@@ -55,6 +56,7 @@
                     stamp: stamp ?? now, sender: sender, length: length)
             }
             shmring_producer_finish(producer, word)
+            return true
         }
 
         /// A packet on the link's socket, with descriptors that are closed here afterwards.

@@ -18,6 +18,8 @@ final class OwnRing {
     let route: UnsafeMutablePointer<RingRoute>
     /// Who writes into it, by sender index.
     @exclusivity(unchecked) var senders: [Link?] = []
+    /// What came that no honest peer sends. Only the receiving thread.
+    @exclusivity(unchecked) var strange = StrangeCount()
 
     /// Maps the ring and checks its geometry. `isForeign`: of another trust domain than the peer's own.
     init(

@@ -31,6 +31,8 @@ struct LinkQueue {
     /// The sender is dead, and everything that it wrote has been taken out of the ring.
     private var isFinished = false
     private var isBroken = false
+    /// Packets that no honest peer sends.
+    private var strangeCount = 0
 
     /// An honest sender's packets are few: the kernel bounds them.
     private static let entriesMax = 4096
@@ -81,6 +83,12 @@ struct LinkQueue {
         isFinished = true
         look(at: end)
         dropDecided(at: end)
+    }
+
+    /// How many packets came, since this was last asked, that no honest peer sends.
+    mutating func takeStrange() -> Int {
+        defer { strangeCount = 0 }
+        return strangeCount
     }
 
     // MARK: What is asked for
@@ -171,6 +179,7 @@ struct LinkQueue {
                 return
             }
             let isWhole = length == MemoryLayout<LinkPacket>.size && packet.kind != nil
+            if !isWhole { strangeCount += 1 }
             entries.append(Entry(packet: isWhole ? packet : nil, length: length))
             byteCount += length
             if let wanted, isWhole, packet.kind == .descriptors, packet.attempt == wanted { return }

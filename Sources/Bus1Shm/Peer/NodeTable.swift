@@ -11,6 +11,8 @@ struct GrantRecord {
         static let oneShot = Marks(rawValue: 1)
         /// Its key is in the table of those that are not bound yet.
         static let unbound = Marks(rawValue: 2)
+        /// A message came under it behind its node's release.
+        static let late = Marks(rawValue: 4)
     }
 
     var nextOfNode: UInt32 = 0
@@ -424,6 +426,11 @@ struct NodeTable: @unchecked Sendable {
             return true
         }
         return stamp < released || stamp == released && goesFirst
+    }
+
+    /// A message came too late under it; whether none did before.
+    func isFirstTooLate(_ number: UInt32) -> Bool {
+        memory.records[Int(number)].marks.update(with: .late) == nil
     }
 
     /// Ends a grant; what is to be told for it.

@@ -104,7 +104,7 @@ extension Peer {
             let cell = hot.pointee.arena.pointee.current!
             if let message = try core.acceptAttached(cell) { return message }
             guard core.applyControl(in: cell) else { break }
-            if !core.isUnencumbered {
+            if !core.isUnencumbered || core.strangest != nil {
                 result = Int32(SHMRING_E_EMPTY.rawValue)
                 break
             }
@@ -226,6 +226,7 @@ extension PeerCore {
                 return .notice(notice)
             }
             if let awaited = calls.awaited, awaited.isOver { return nil }
+            try severStrangest()
             keepHouse()
             if waiting {
                 // What can't be settled now is tried again soon; idle memory is given back soon.
@@ -295,7 +296,7 @@ extension PeerCore {
             search = findGrant(message)
         }
         guard case .found(let number, let grant) = search else {
-            if case .unknown = search { refused += 1 }
+            count(search, message)
             drop(cell)
             return nil
         }

@@ -147,8 +147,8 @@ extension PeerCore {
     enum GrantSearch {
         /// Nobody gave the sender such a right.
         case unknown
-        /// The node was released before.
-        case tooLate
+        /// The node was released before. True: nothing under this grant came too late before.
+        case tooLate(Bool)
         /// The owner's number of it, and what it says.
         case found(UInt32, GrantEntry)
     }
@@ -163,7 +163,9 @@ extension PeerCore {
             let own = table.grant(
                 named: number, sender: link.itsIndex, ring: ring, link: link.index)
             guard let own else { return .unknown }
-            guard table.accepts(own, at: stamp, goesFirst: goesFirst) else { return .tooLate }
+            guard table.accepts(own, at: stamp, goesFirst: goesFirst) else {
+                return .tooLate(table.isFirstTooLate(own))
+            }
             return .found(own, table.memory.entries[Int(own)])
         }
     }
@@ -221,7 +223,10 @@ extension PeerCore {
         if !tryApply(record, from: link, ring: ring, stamp: stamp) {
             // The broker tells of new peers and holders before they can be named; that may be unread.
             try? readAllEvents()
-            if !tryApply(record, from: link, ring: ring, stamp: stamp) { refused += 1 }
+            if !tryApply(record, from: link, ring: ring, stamp: stamp) {
+                refused += 1
+                countStrange(ring: ring, sender: link.pointee.itsIndex)
+            }
         }
     }
 
@@ -239,12 +244,12 @@ extension PeerCore {
             return true
         case .bind: return applyBind(record, from: route, ring: ring)
         case .release:
-            return end(at: stamp) { table in
+            return end(at: stamp, ring: ring) { table in
                 table.grant(named: record.number, sender: sender, ring: ring, link: link)
             }
         case .releaseUnbound:
             let key = GrantKey(granter: record.first, number: record.second)
-            return end(at: stamp) { table in table.unboundGrant(key, link: link) }
+            return end(at: stamp, ring: ring) { table in table.unboundGrant(key, link: link) }
         case nil: return false
         }
     }
@@ -297,7 +302,9 @@ extension PeerCore {
     }
 
     @inline(__always)
-    private func end(at stamp: UInt64, _ find: (inout NodeTable) -> UInt32?) -> Bool {
+    private func end(
+        at stamp: UInt64, ring: UInt32, _ find: (inout NodeTable) -> UInt32?
+    ) -> Bool {
         let (isKnown, notice) = nodes.withLock { table -> (Bool, QueuedNotice?) in
             // inout: a copy of the table would be taken for each.
             guard let number = find(&table) else { return (false, nil) }
@@ -305,6 +312,7 @@ extension PeerCore {
         }
         shmring_fault_at(SHMRING_FAULT_RELEASE_APPLIED)
         if let notice { notices.append(notice) }
+        if isKnown { forgiveAfterEnd(ring: ring) }
         return isKnown
     }
 

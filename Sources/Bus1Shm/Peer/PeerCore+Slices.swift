@@ -87,9 +87,17 @@ extension PeerCore {
                 guard !charge.isTooMuch || link.domain == ownDomain else { continue }
                 link.segmentCharges[packet.segment] = .init(charge)
                 // A refusal leaves the segment unknown: its messages are dropped then, and counted.
-                _ = shmring_view_attach(
+                let result = shmring_view_attach(
                     view, packet.segment, descriptor.rawValue, packet.byteCount, true)
+                // No memory, and no room, are this peer's own trouble.
+                if result > 0, result != Int32(SHMRING_E_FULL.rawValue) {
+                    countStrange(ring: ring, sender: sender, StrangeCount.perPacket)
+                }
             }
+        }
+        let strange = link.receiver.withQueue({ (queue, _) in queue.takeStrange() }, forked: 0)
+        if strange > 0 {
+            countStrange(ring: ring, sender: sender, strange * StrangeCount.perPacket)
         }
     }
 

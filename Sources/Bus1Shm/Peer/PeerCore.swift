@@ -96,6 +96,8 @@ final class PeerCore: @unchecked Sendable {
     var severed: [OwnRing] = []
     /// Messages of those without the right to send them.
     var refused: UInt64 = 0
+    /// A ring in which too much came that no honest peer sends: to be cut.
+    @exclusivity(unchecked) var strangest: StrangeRing?
     /// 1 once the peer has left the bus. Lanes read it.
     private let closedWord = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
     var isClosed: Bool { shmring_load_relaxed_u32(closedWord) != 0 }

@@ -43,6 +43,8 @@ enum shmring_check {
     SHMRING_CHECK_HANG_UP, /* who hangs up is not dead */
     SHMRING_CHECK_SHARE,   /* no user takes more than a share of a table that fills up */
     SHMRING_CHECK_NAMES,   /* a peer has so many names, and no more */
+    /* What comes under rights that nobody gave. */
+    SHMRING_CHECK_RIGHTS, /* so much from a foreign domain, and no more */
 };
 
 #if defined(SHMRING_SWITCHES)
@@ -67,4 +69,8 @@ static inline bool shmring_unchecked_share(void)
 static inline bool shmring_unchecked_names(void)
 {
     return SHMRING_UNCHECKED(NAMES);
+}
+static inline bool shmring_unchecked_rights(void)
+{
+    return SHMRING_UNCHECKED(RIGHTS);
 }

@@ -42,6 +42,7 @@ enum shmring_breach {
     SHMRING_BREACH_REWRITTEN = 5, /* a slot that changed after it was written */
     SHMRING_BREACH_CLAIMS = 6,    /* more claims that are never written than a ring bears */
     SHMRING_BREACH_CREDIT = 7,    /* set by the layer above */
+    SHMRING_BREACH_RIGHTS = 8,    /* likewise */
 };
 
 enum shmring_open_state {

@@ -32,6 +32,7 @@ extension ProcessTests {
             ("class", "class"), ("length", "length"),
             ("future-stamp", "stamp"), ("commit-index", "commit"),
             ("holder-check-off", "grant"), ("holder-check-off", "sender"),
+            ("rights", "flood"),
         ]
 
         /// What became of a victim: nil, or the harm that was seen.
@@ -67,6 +68,8 @@ extension ProcessTests {
                     }
                     if log["severed"] != "0" { return nil }
                 }
+                let refused = Int(try victim.must("refused"))!
+                if refused > 20_000 { return "\(refused) forged messages looked at, and no end" }
                 attacker.kill()
                 return nil
             }
