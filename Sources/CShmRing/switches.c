@@ -13,6 +13,7 @@ static const char *const names[] = {
     "none", "slow", "no-re-read",        "no-look-ahead",  "stamp-before-barrier",
     "t0-after-scan", "past-pending",      "word-reused-early", "no-commit-wait",
     "coarse-clock",  "buried-though-named", "holder-check-off", "notice-not-withdrawn",
+    "no-floor",
 };
 
 __attribute__((constructor)) static void choose(void)

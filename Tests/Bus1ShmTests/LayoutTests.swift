@@ -14,7 +14,7 @@ import Testing
 
     @Test func swiftSeesTheStructuresAsTheDocumentDescribesThem() throws {
         let page = try documented()
-        #expect(page.sizes.count == 9)
+        #expect(page.sizes.count == 10)
         for (structure, size) in seenSizes {
             #expect(page.sizes[structure] == size, "\(structure)")
         }
@@ -33,6 +33,7 @@ import Testing
         "shmring_outbox": MemoryLayout<shmring_outbox>.size,
         "shmring_board": MemoryLayout<shmring_board>.size,
         "shmring_bus_page": MemoryLayout<shmring_bus_page>.size,
+        "shmring_clock_set": MemoryLayout<shmring_clock_set>.size,
     ]
 
     private let seen: [String: Place] = [
@@ -91,6 +92,13 @@ import Testing
         "shmring_bus_page.ticks_base": place(\shmring_bus_page.ticks_base),
         "shmring_bus_page.ns_base": place(\shmring_bus_page.ns_base),
         "shmring_bus_page.called": place(\shmring_bus_page.called),
+        "shmring_bus_page.offset": place(\shmring_bus_page.offset),
+        "shmring_bus_page.floor": place(\shmring_bus_page.floor),
+        "shmring_bus_page.sets": place(\shmring_bus_page.sets),
+        "shmring_clock_set.offset": place(\shmring_clock_set.offset),
+        "shmring_clock_set.floor": place(\shmring_clock_set.floor),
+        "shmring_clock_set.at_ns": place(\shmring_clock_set.at_ns),
+        "shmring_clock_set.rate": place(\shmring_clock_set.rate),
         "shmring_bus_page.death": place(\shmring_bus_page.death),
         "shmring_bus_page.dead_peer": place(\shmring_bus_page.dead_peer),
     ]

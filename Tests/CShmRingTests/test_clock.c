@@ -131,18 +131,163 @@ static void stamps_convert_to_nanoseconds_since_boot(void)
         CHECK(best < 1000000);
         /* As far back as the bus's beginning: the tick's length is right to a part in a
          * thousand. */
-        while (boottime_ns() - clocks[c].ns_base < 20000000)
+        while (boottime_ns() - clocks[c].page->ns_base < 20000000)
             ;
-        uint64_t begin = shmring_clock_ns(&clocks[c], clocks[c].ticks_base);
-        uint64_t base = clocks[c].ns_base;
+        uint64_t begin = shmring_clock_ns(&clocks[c], clocks[c].page->ticks_base);
+        uint64_t base = clocks[c].page->ns_base;
         uint64_t off = begin > base ? begin - base : base - begin;
         CHECK(off < 20000);
         CHECK(shmring_clock_ns(&clocks[c], shmring_clock_now(&clocks[c])) > begin);
     }
 }
 
+#if defined(__x86_64__)
+/* As if the counter had gone back by so much: what a reading adds to it is less. */
+static void go_back(struct shmring_bus_page *page, uint64_t ticks)
+{
+    uint64_t offset = page->offset - ticks;
+    __atomic_store_n(&page->sets[page->epoch & 1].offset, offset, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&page->offset, offset, __ATOMIC_SEQ_CST);
+}
+
+static void wait_ns(uint64_t ns)
+{
+    uint64_t until = check_now_ns() + ns;
+    while (check_now_ns() < until)
+        ;
+}
+
+static uint64_t ns_between(const struct shmring_clock *clock, uint64_t early, uint64_t late)
+{
+    return shmring_clock_ns(clock, late) - shmring_clock_ns(clock, early);
+}
+
+static void a_clock_that_goes_back_goes_on_and_is_repaired(void)
+{
+    struct shmring_bus_page page = {0};
+    struct shmring_clock_keeper keeper = {0};
+    struct shmring_clock clock;
+    shmring_clock_choose(SHMRING_CLOCK_TSC, &page);
+    REQUIRE(shmring_clock_attach(&page, &clock) == SHMRING_OK);
+    CHECK(!shmring_clock_tend(&page, &keeper));
+    wait_ns(600000000);
+    CHECK(!shmring_clock_tend(&page, &keeper)); /* Has measured the rate now. */
+    uint64_t rate = page.sets[page.epoch & 1].rate;
+    CHECK(rate > UINT64_C(1) << 30 && rate < UINT64_C(8) << 32);
+    for (int i = 0; i < 3; i++) {
+        uint64_t epoch = page.epoch, before = shmring_clock_now(&clock);
+        go_back(&page, before / 2);
+        /* By the kernel's clock: at no time back, and about as fast. */
+        uint64_t last = before;
+        for (int n = 0; n < 1000; n++) {
+            uint64_t now = shmring_clock_now(&clock);
+            CHECK(now > last);
+            last = now;
+        }
+        CHECK(page.epoch == epoch);
+        wait_ns(10000000);
+        uint64_t later = shmring_clock_now(&clock);
+        CHECK(later - last > (rate >> 32) * 9000000 && later - last < (rate >> 31) * 20000000);
+        CHECK(shmring_clock_tend(&page, &keeper));
+        CHECK_EQ(keeper.jumps, (uint64_t)i + 1);
+        uint64_t repaired = shmring_clock_now(&clock);
+        CHECK(repaired > later);
+        CHECK(repaired >= page.floor);
+        /* And times are told again. */
+        wait_ns(1000000);
+        uint64_t ns = ns_between(&clock, repaired, shmring_clock_now(&clock));
+        CHECK(ns > 900000 && ns < 100000000);
+        CHECK(!shmring_clock_tend(&page, &keeper));
+    }
+}
+
+static void a_clock_that_goes_forward_is_as_good_and_times_are_told_anew(void)
+{
+    struct shmring_bus_page page = {0};
+    struct shmring_clock_keeper keeper = {0};
+    struct shmring_clock clock;
+    shmring_clock_choose(SHMRING_CLOCK_TSC, &page);
+    REQUIRE(shmring_clock_attach(&page, &clock) == SHMRING_OK);
+    CHECK(!shmring_clock_tend(&page, &keeper));
+    wait_ns(600000000);
+    CHECK(!shmring_clock_tend(&page, &keeper));
+    uint64_t before = shmring_clock_now(&clock);
+    go_back(&page, UINT64_C(0) - (before << 1));
+    wait_ns(600000000);
+    CHECK(shmring_clock_now(&clock) > before);
+    CHECK(shmring_clock_tend(&page, &keeper));
+    uint64_t at = shmring_clock_now(&clock);
+    wait_ns(1000000);
+    uint64_t ns = ns_between(&clock, at, shmring_clock_now(&clock));
+    CHECK(ns > 900000 && ns < 100000000);
+}
+
+struct racers {
+    struct shmring_clock clock;
+    uint64_t greatest, wrong;
+    uint32_t done;
+};
+
+static void *read_and_compare(void *context)
+{
+    struct racers *all = context;
+    while (!__atomic_load_n(&all->done, __ATOMIC_ACQUIRE)) {
+        uint64_t before = __atomic_load_n(&all->greatest, __ATOMIC_SEQ_CST);
+        uint64_t now = shmring_clock_now(&all->clock), seen = before;
+        if (now <= before)
+            __atomic_add_fetch(&all->wrong, 1, __ATOMIC_RELAXED);
+        while (seen < now && !__atomic_compare_exchange_n(&all->greatest, &seen, now, false,
+                                                          __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            ;
+    }
+    return NULL;
+}
+
+/* What the order needs of a clock, while it goes back and is repaired. */
+static void readings_agree_with_real_time_while_the_clock_goes_back(void)
+{
+    static struct shmring_bus_page page;
+    struct shmring_clock_keeper keeper = {0};
+    struct racers all = {0};
+    shmring_clock_choose(SHMRING_CLOCK_TSC, &page);
+    REQUIRE(shmring_clock_attach(&page, &all.clock) == SHMRING_OK);
+    (void)shmring_clock_tend(&page, &keeper);
+    wait_ns(600000000);
+    (void)shmring_clock_tend(&page, &keeper);
+    pthread_t threads[3];
+    for (int t = 0; t < 3; t++)
+        REQUIRE(pthread_create(&threads[t], NULL, read_and_compare, &all) == 0);
+    for (int i = 0; i < 40; i++) {
+        uint64_t back = shmring_clock_now(&all.clock) / 16;
+        go_back(&page, back);
+        wait_ns(2000000);
+        CHECK(shmring_clock_tend(&page, &keeper));
+        wait_ns(2000000);
+    }
+    __atomic_store_n(&all.done, 1, __ATOMIC_RELEASE);
+    for (int t = 0; t < 3; t++)
+        (void)pthread_join(threads[t], NULL);
+    CHECK_EQ(all.wrong, 0);
+}
+#else
+#define NO_COUNTER(name)                                                                           \
+    static void name(void)                                                                         \
+    {                                                                                              \
+        struct shmring_bus_page page = {0};                                                        \
+        struct shmring_clock_keeper keeper = {0};                                                  \
+        shmring_clock_choose(0, &page);                                                            \
+        CHECK(!shmring_clock_tend(&page, &keeper)); /* CLOCK_MONOTONIC does not jump. */           \
+    }
+NO_COUNTER(a_clock_that_goes_back_goes_on_and_is_repaired)
+NO_COUNTER(a_clock_that_goes_forward_is_as_good_and_times_are_told_anew)
+NO_COUNTER(readings_agree_with_real_time_while_the_clock_goes_back)
+#endif
+
 CHECK_MAIN(RUN(a_forced_monotonic_clock_is_one_and_counts_nanoseconds),
            RUN(a_source_that_this_machine_does_not_have_is_refused), RUN(readings_never_go_back),
            RUN(a_coarse_clock_has_ties_and_the_commit_wait_ends_them),
            RUN(a_stamp_after_anothers_commit_wait_is_larger_on_any_core),
-           RUN(stamps_convert_to_nanoseconds_since_boot))
+           RUN(stamps_convert_to_nanoseconds_since_boot),
+           RUN(a_clock_that_goes_back_goes_on_and_is_repaired),
+           RUN(a_clock_that_goes_forward_is_as_good_and_times_are_told_anew),
+           RUN(readings_agree_with_real_time_while_the_clock_goes_back))

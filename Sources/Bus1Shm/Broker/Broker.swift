@@ -31,6 +31,8 @@ final class Broker {
     let busPageReadable: SharedDescriptor
     var isBusPageSealed = false
     let clock: shmring_clock
+    /// What the clock was when it was last tended.
+    private var clockKeeper = shmring_clock_keeper()
     /// What serving needs. nil in a shadow: the tables of a broker as its heir knows them.
     private(set) var service: Service?
     let overflowUID: UInt32
@@ -229,8 +231,10 @@ final class Broker {
         while !isStopping {
             let isUnvisited = service.mode == .embedded && !hasServed
             let timeout_ms: Int32 =
-                !crowded.isEmpty || hasUnsentJournal ? 10 : looksForHeirs || isUnvisited ? 1000 : -1
+                !crowded.isEmpty || hasUnsentJournal
+                ? 10 : looksForHeirs || isUnvisited ? 1000 : busPage.clockMayJump ? 5000 : -1
             let result = bus1_sys_loop_next(loop, &event, timeout_ms)
+            busPage.tendClock(&clockKeeper)
             // The heir knows all that is in their queues, until this turn adds to them.
             for id in crowded { if let peer = peers[id] { flush(peer) } }
             if result == 1 { dispatch(event) }

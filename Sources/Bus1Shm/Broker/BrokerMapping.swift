@@ -123,6 +123,17 @@ struct BrokerMapping: ~Copyable {
         withUnsafePointer(to: mapping) { shmring_bus_page_init($0, force) }
     }
 
+    /// Whether the clock must be tended, every few seconds.
+    var clockMayJump: Bool {
+        mapping.base.assumingMemoryBound(to: shmring_bus_page.self).pointee.clock_source
+            == SHMRING_CLOCK_TSC.rawValue
+    }
+
+    /// Notices whether the clock has jumped since, and makes it go on.
+    func tendClock(_ keeper: inout shmring_clock_keeper) {
+        _ = shmring_clock_tend(mapping.base.assumingMemoryBound(to: shmring_bus_page.self), &keeper)
+    }
+
     func clock() throws(Bus1Error) -> shmring_clock {
         var clock = shmring_clock()
         let result = withUnsafePointer(to: mapping) { shmring_bus_page_clock($0, &clock) }

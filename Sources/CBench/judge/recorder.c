@@ -8,7 +8,7 @@ static struct shmring_clock recorder_clock;
 /* The bus's own kind of clock, chosen as a broker would: the same in all processes of a machine. */
 static void choose_clock(void)
 {
-    struct shmring_bus_page page = {0};
+    static struct shmring_bus_page page;
     shmring_clock_choose(0, &page);
     page.clock_coarse_ns = 0; /* whatever the bus's clock is made to do */
     (void)shmring_clock_attach(&page, &recorder_clock);
@@ -18,7 +18,14 @@ uint64_t bench_recorder_now(void)
 {
     if (shmring_unlikely(recorder_clock.source == 0))
         choose_clock();
-    uint64_t now = shmring_clock_now(&recorder_clock);
+    uint64_t now;
+#if defined(__x86_64__)
+    /* Not as the bus reads it, whose counter may be made to jump. */
+    if (shmring_likely(recorder_clock.source == SHMRING_CLOCK_TSC))
+        now = shmring_clock_counter();
+    else
+#endif
+        now = shmring_clock_monotonic(0);
     /* Nothing of the call that follows may come before the reading. */
     shmring_fence_clock_read();
     return now;

@@ -131,7 +131,8 @@ struct shmring_fault_control {
     uint32_t pass;    /* who arms: so many arrivals before the one that counts; counted down */
     int32_t signal;   /* who arms: SIGKILL or SIGSTOP */
     uint32_t arrived; /* the process: the point at which it sent itself the signal */
-    uint32_t pad[3];
+    uint32_t pad;
+    uint64_t skew; /* who arms, while the process stands still: added to its counter */
     uint32_t arrivals[2][SHMRING_FAULTS_MAX]; /* the process: as receiver second, as all else
                                                * first */
 };
@@ -141,6 +142,14 @@ extern struct shmring_fault_control *shmring_fault_own;
 extern __thread uint32_t shmring_fault_acts_as;
 void shmring_fault_here(uint32_t point);
 #define SHMRING_FAULT(point) shmring_fault_at(SHMRING_FAULT_##point)
+
+/* By how much the counter of this machine has "jumped". */
+static inline uint64_t shmring_clock_skew(void)
+{
+    return __builtin_expect(shmring_fault_own != NULL, 0)
+               ? *(const volatile uint64_t *)&shmring_fault_own->skew
+               : 0;
+}
 
 static inline void shmring_fault_at(enum shmring_fault_point point)
 {
@@ -182,6 +191,7 @@ static inline uint32_t shmring_fault_count(void)
 }
 #else
 #define SHMRING_FAULT(point) ((void)0)
+#define shmring_clock_skew() 0
 static inline __attribute__((always_inline)) void shmring_fault_at(enum shmring_fault_point point)
 {
     (void)point;

@@ -243,17 +243,29 @@ _Static_assert(sizeof(struct shmring_board) == SHMRING_PAGE_BYTES, "one page");
 
 enum shmring_clock_source { SHMRING_CLOCK_TSC = 1, SHMRING_CLOCK_MONOTONIC = 2 };
 
+/* How the time goes on where the counter has gone back, see shmring_clock.h. */
+struct shmring_clock_set {
+    uint64_t offset; /* broker: what is added to the counter */
+    uint64_t floor;  /* broker: a reading, */
+    uint64_t at_ns;  /* broker: and CLOCK_MONOTONIC just before it */
+    uint64_t rate;   /* broker: counted in 2^32 ns */
+};
+
 struct shmring_bus_page {
     struct shmring_header header; /* fixed after init */
-    uint32_t clock_source;        /* broker: enum shmring_clock_source, fixed within an epoch */
+    uint32_t clock_source;        /* broker: enum shmring_clock_source, fixed after init */
     uint32_t clock_coarse_ns;     /* broker: tests: round readings down to this; 0 in life */
-    uint64_t epoch;               /* broker: begins at 1 */
-    uint64_t ticks_base;          /* broker: a reading of the clock when the bus began, */
+    uint64_t epoch;               /* broker: counts sets; the last bit says which one holds */
+    uint64_t ticks_base;          /* broker: a reading of the clock some time ago, */
     uint64_t ns_base;             /* broker: and CLOCK_BOOTTIME at that reading */
     uint32_t called;              /* nobody, stays 0: futex, where an heir waits to be called */
-    uint32_t pad0[7];
+    uint32_t pad0;
+    uint64_t offset; /* broker: that of the set; what readings of the counter are made with */
+    uint64_t floor;  /* broker: that of the set; a reading below it is none */
+    uint64_t pad1;
     uint64_t death; /* broker: commit word of the latest death; layout as in an outbox */
     uint64_t dead_peer; /* broker: whose */
-    uint64_t pad1[14];
+    uint64_t pad2[6];
+    struct shmring_clock_set sets[2]; /* broker: one is read while the other is written */
 };
 _Static_assert(sizeof(struct shmring_bus_page) == 256, "two pairs of lines");

@@ -25,6 +25,7 @@ enum shmring_switch {
     SHMRING_SWITCH_BURIED_THOUGH_NAMED,  /* a dead claim is buried that a living word names */
     SHMRING_SWITCH_HOLDER_CHECK_OFF,     /* a grant admits whoever names it */
     SHMRING_SWITCH_NOTICE_NOT_WITHDRAWN, /* "no handles left" stays when one was made meanwhile */
+    SHMRING_SWITCH_NO_FLOOR,             /* a clock that has gone back is believed */
 };
 
 #if defined(SHMRING_SWITCHES)

@@ -29,6 +29,9 @@ struct FaultsCommand: ParsableCommand {
     )
     var burials = 0
 
+    @Option(help: "Times to make the clock of all processes jump, back and forth.")
+    var jumps = 0
+
     @Option(
         help: """
             Times to kill and to stop the broker of a pair that talks, and to compare what it gets through in the second \
@@ -65,7 +68,8 @@ struct FaultsCommand: ParsableCommand {
         try inRange("--stops", stops, 0...1_000_000)
         try inRange("--burials", burials, 0...100_000)
         try inRange("--broker-gap", brokerGap, 0...1000)
-        guard killCount + stops + burials + brokerGap > 0 else {
+        try inRange("--jumps", jumps, 0...10_000)
+        guard killCount + stops + burials + jumps + brokerGap > 0 else {
             throw ValidationError("nobody to kill or stop")
         }
         try inRange("--processes", processes, 3...32)
@@ -73,7 +77,7 @@ struct FaultsCommand: ParsableCommand {
         try inRange("--pace", pace, 0...10_000)
     }
 
-    private var killCount: Int { kills ?? (stops + burials + brokerGap > 0 ? 0 : 300) }
+    private var killCount: Int { kills ?? (stops + burials + jumps + brokerGap > 0 ? 0 : 300) }
 
     /// So many kills make a round: one bus, judged in the end.
     private static let killsInARound = 250
@@ -95,6 +99,7 @@ struct FaultsCommand: ParsableCommand {
         if killCount > 0 { try kill(&total) }
         if stops > 0 { try stop(&total) }
         if burials > 0 { try bury(&total) }
+        if jumps > 0 { try jump(&total) }
         total.leaks += OpenThings.settled(at: before).leaks(since: before, of: "the coordinator")
         for zero in total.zeros { print("never hit: \(zero)") }
         for leak in total.leaks { print("leak: \(leak)") }
@@ -234,6 +239,14 @@ struct FaultsCommand: ParsableCommand {
         try play("burials", 1 << 33, &table, &total) { sweep in
             try sweep.bury(burials)
             print("positions that two named, perhaps the same: \(sweep.stopped)")
+        }
+    }
+
+    private func jump(_ total: inout FaultTotal) throws {
+        var table = FaultTable(of: Self.roles, pairs: false)
+        try play("jumps", 1 << 35, &table, &total) { sweep in
+            try sweep.jump(jumps)
+            print("jumps of the clock: \(sweep.stopped)")
         }
     }
 
