@@ -6,7 +6,9 @@ import Testing
 @Suite(.timeLimit(.minutes(2)))
 struct StrangeTests {
     /// What an owner has counted of all who write to it.
-    private func counted(_ owner: borrowing Peer) -> Int { owner.core.rings.reduce(0) { $0 + $1.strange.count } }
+    private func counted(_ owner: borrowing Peer) -> Int {
+        owner.core.rings.reduce(0) { $0 + $1.strange.count }
+    }
 
     @Test func onlyWhatNoRightStoodBehindIsCounted() throws {
         let both = try OwnerAndHolder(slots: 256)
