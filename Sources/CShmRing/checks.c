@@ -9,11 +9,12 @@
 uint32_t shmring_unchecked;
 
 static const char *const names[] = {
-    "none",       "tail",       "class",       "length", "lap",   "future-stamp",
+    "none", "tail", "class", "length", "lap", "future-stamp",
     "past-stamp", "commit-index", "generation", "commit-kept", "claims", "slice",
-    "held",       "head",       "ledger",      "bell",   "sleep", "kind",
-    "seals",      "size",       "blocks",      "holes",  "geometry",
-    "lease",      "hang-up",    "share",       "names",  "rights",
+    "held", "head", "ledger", "bell", "sleep", "wake",
+    "quota", "kind", "seals", "size", "blocks", "holes",
+    "geometry", "lease", "hang-up", "share", "names", "rights",
+    "peek", "packet",
 };
 
 __attribute__((constructor)) static void choose(void)

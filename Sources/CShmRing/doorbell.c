@@ -193,6 +193,8 @@ int shmring_inbox_wait(struct shmring_inbox *inbox, struct shmring_message *mess
         result = park(inbox, message, earlier(now + longest_ns, deadline_ns));
         if (result != SHMRING_E_EMPTY)
             return result;
+        if (SHMRING_UNCHECKED(WAKE))
+            return SHMRING_E_EMPTY;
         spin_until = 0; /* a wake is news: what it announced may still be on its way */
     }
 }

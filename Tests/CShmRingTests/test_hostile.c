@@ -1,6 +1,8 @@
 /* test_hostile.c - what a sender writes that no honest one does, where no other test has it. Units.
  * The whole list of attacks is in docs/trust.md. */
 #include <pthread.h>
+#include <string.h>
+#include <time.h>
 
 #include "ring_kit.h"
 
@@ -79,6 +81,25 @@ static void a_slot_half_written_or_of_another_lap_is_passed_over(void)
     }
 }
 
+/* A whole slot, as it was, at the next position: its header says where it belongs. */
+static void a_message_that_is_written_again_is_not_delivered_again(void)
+{
+    struct fixture f;
+    set_up(&f, CAPACITY);
+    f.rings[0].consumer.foreign = false; /* or its stamp gives it away, later */
+    CHECK_EQ(kit_send(&f.hostile, &f.clock, 66), SHMRING_OK);
+    uint64_t again = kit_claim(&f.hostile, f.hostile.claim_word);
+    const struct shmring_slot *slot = shmring_producer_slot(&f.hostile, again - 1);
+    memcpy(shmring_producer_slot(&f.hostile, again), slot, 64);
+    CHECK_EQ(next_value(&f), 66);
+    for (uint64_t value = 0; value < ROOM; value++) {
+        CHECK_EQ(kit_send(&f.honest, &f.clock, value), SHMRING_OK);
+        CHECK_EQ(next_value(&f), (int64_t)value);
+    }
+    CHECK_EQ(next_value(&f), -SHMRING_E_EMPTY);
+    tear_down(&f);
+}
+
 /* A stamp is taken once; what the word says afterwards is not asked for. */
 static void a_commit_word_rewritten_after_it_was_read_changes_nothing(void)
 {
@@ -155,7 +176,44 @@ static void a_receiver_whose_bell_is_silenced_wakes_by_itself(void)
     tear_down(&f);
 }
 
+struct storm {
+    struct fixture *f;
+    uint32_t over;
+};
+
+static void *storm_the_bell(void *context)
+{
+    struct storm *storm = context;
+    while (shmring_load_acquire_u32(&storm->over) == 0)
+        shmring_producer_ring(&storm->f->hostile,
+                              shmring_load_relaxed(&storm->f->rings[0].control->parked));
+    return NULL;
+}
+
+/* Somebody rings all the time and sends nothing. */
+static void a_storm_of_rings_ends_no_wait_before_its_time(void)
+{
+    struct fixture f;
+    struct storm storm = {.f = &f};
+    pthread_t thread;
+    set_up(&f, CAPACITY);
+    REQUIRE(pthread_create(&thread, NULL, storm_the_bell, &storm) == 0);
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t deadline =
+        (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 100000000u;
+    CHECK_EQ(shmring_inbox_wait(&f.receiver.inbox, &f.message.m, 0, deadline), SHMRING_E_EMPTY);
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    CHECK((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec >= deadline);
+    CHECK(f.receiver.inbox.counts.parked > 1);
+    shmring_store_release_u32(&storm.over, 1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    tear_down(&f);
+}
+
 CHECK_MAIN(RUN(a_slot_half_written_or_of_another_lap_is_passed_over),
+           RUN(a_message_that_is_written_again_is_not_delivered_again),
+           RUN(a_storm_of_rings_ends_no_wait_before_its_time),
            RUN(a_commit_word_rewritten_after_it_was_read_changes_nothing),
            RUN(positions_claimed_by_the_thousand_and_never_written_stop_nobody_else),
            RUN(a_receiver_whose_bell_is_silenced_wakes_by_itself))

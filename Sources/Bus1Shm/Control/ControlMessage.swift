@@ -1,3 +1,4 @@
+import CShmRing
 import Glibc
 
 /// One packet with its descriptors: built to be sent, or received to be read.
@@ -49,6 +50,7 @@ final class ControlMessage {
         self.bytes = bytes
         self.descriptors = descriptors
         keptOpen = []
+        if shmring_unchecked_packet() { return }
         guard bytes.count >= MemoryLayout<ControlHeader>.size, bytes.count <= controlMessageBytesMax
         else { return nil }
         let header = self.header

@@ -1,4 +1,5 @@
 import CBus1System
+import CShmRing
 import Glibc
 
 /// What stands in a link's socket, unread by the kernel's account: packets are looked at where they
@@ -182,6 +183,9 @@ struct LinkQueue {
             if !isWhole { strangeCount += 1 }
             entries.append(Entry(packet: isWhole ? packet : nil, length: length))
             byteCount += length
+            if shmring_unchecked_peek() {
+                _ = try? install(entries.count - 1, at: end, "take descriptors")
+            }
             if let wanted, isWhole, packet.kind == .descriptors, packet.attempt == wanted { return }
         }
     }

@@ -31,6 +31,8 @@ enum shmring_check {
     SHMRING_CHECK_LEDGER, /* what comes back is what was lent */
     SHMRING_CHECK_BELL,   /* who rings does not wait */
     SHMRING_CHECK_SLEEP,  /* who sleeps wakes by itself, a while later */
+    SHMRING_CHECK_WAKE,   /* a wake is a hint: who finds nothing sleeps on */
+    SHMRING_CHECK_QUOTA,  /* no more is lent than a pool may hold */
     /* What anybody hands over. */
     SHMRING_CHECK_KIND,     /* a descriptor is of a memfd */
     SHMRING_CHECK_SEALS,    /* that cannot shrink, or be written by others */
@@ -45,6 +47,9 @@ enum shmring_check {
     SHMRING_CHECK_NAMES,   /* a peer has so many names, and no more */
     /* What comes under rights that nobody gave. */
     SHMRING_CHECK_RIGHTS, /* so much from a foreign domain, and no more */
+    /* What is sent through sockets. */
+    SHMRING_CHECK_PEEK,   /* descriptors are looked at where they are until they are asked for */
+    SHMRING_CHECK_PACKET, /* a packet for the broker is as long as it says, and of a kind */
 };
 
 #if defined(SHMRING_SWITCHES)
@@ -73,4 +78,12 @@ static inline bool shmring_unchecked_names(void)
 static inline bool shmring_unchecked_rights(void)
 {
     return SHMRING_UNCHECKED(RIGHTS);
+}
+static inline bool shmring_unchecked_peek(void)
+{
+    return SHMRING_UNCHECKED(PEEK);
+}
+static inline bool shmring_unchecked_packet(void)
+{
+    return SHMRING_UNCHECKED(PACKET);
 }

@@ -144,6 +144,68 @@ extension ProcessTests {
             }
         }
 
+        /// A broker that believes what a packet says of itself ends with the first one.
+        @Test(arguments: ["none", "packet"])
+        func withoutTheCheckGarbageEndsTheBroker(check: String) throws {
+            try withCrew { crew in
+                let broker = try crew.join(without: check)
+                let flooder = try crew.start()
+                _ = flooder.ask("floodbroker \(crew.bus.path) 100")
+                // Behind what the flood said: the broker has read it, or has ended.
+                _ = try crew.join()
+                #expect((broker.ask("counts") == nil) == (check == "packet"))
+                flooder.kill()
+                if check == "packet" { broker.kill() }
+            }
+        }
+
+        /// A receiver that installs descriptors as they come has a table full of them.
+        @Test(arguments: ["none", "peek"])
+        func withoutLookingFirstDescriptorsFillTheirReceiversTable(check: String) throws {
+            try withCrew { crew in
+                _ = try crew.join()
+                let victim = try crew.join(without: check)
+                defer { victim.kill() }
+                try victim.must("node victim anyone")
+                let honest = try crew.join()
+                let attacker = try crew.join("isolated")
+                for peer in [honest, attacker] {
+                    victim.begin("collect 1 30000")
+                    try peer.must("look victim 20000")
+                    try honest.must("send 0 1 end 16 5000")
+                    _ = try victim.log()
+                }
+                let before = try openDescriptors(of: victim)
+                victim.begin("collect 1 500")
+                try attacker.must("attack fds 1")
+                _ = try victim.log()
+                let more = try openDescriptors(of: victim) - before
+                #expect((more > 50) == (check == "peek"), "\(more) descriptors more")
+                attacker.kill()
+            }
+        }
+
+        private func openDescriptors(of member: RemotePeer) throws -> Int {
+            Int(try member.must("counts").split(separator: " ")[0])!
+        }
+
+        /// A sender without a limit lends for ever to who gives nothing back.
+        @Test(arguments: ["none", "quota"])
+        func withoutALimitWhoGivesNothingBackHasAllOfItsSendersMemory(check: String) throws {
+            try withCrew { crew in
+                let keeper = try crew.join(1, publishing: "k", "slots=64")[0]
+                let sender = try crew.join(without: check, "pool=\(4 << 20)")
+                keeper.begin("receive 5000")
+                try sender.must("look k0 20000")
+                _ = keeper.answer()
+                let lent = (1...16).count { sequence in
+                    sender.ask("loan 0 5 \(sequence) 1000000 50")?.hasPrefix("ok") == true
+                }
+                #expect((lent == 16) == (check == "quota"), "\(lent) MB lent")
+                keeper.kill()
+            }
+        }
+
         @Test(arguments: ["none", "names"])
         func withoutALimitOnePeerTakesAllNames(check: String) throws {
             try withCrew { crew in
