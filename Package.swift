@@ -41,6 +41,7 @@ let package = Package(
         .library(name: "Bus1Topics", targets: ["Bus1Topics"]),
         .library(name: "Bus1Codable", targets: ["Bus1Codable"]),
         .library(name: "Bus1C", type: .static, targets: ["Bus1C"]),
+        .executable(name: "bus1", targets: ["bus1"]),
         .executable(name: "bus1-bench", targets: ["bus1-bench"]),
         // Preloaded by bus1-bench into what it measures, to count allocations from outside.
         .library(name: "bench-malloc-count", type: .dynamic, targets: ["CBenchMallocCount"]),
@@ -71,6 +72,13 @@ let package = Package(
         .target(name: "CBus1", cSettings: strictC),
         .target(
             name: "Bus1C", dependencies: ["Bus1Shm", "CBus1", "CShmRing"],
+            swiftSettings: strictSwift),
+        // The tool.
+        .executableTarget(
+            name: "bus1",
+            dependencies: [
+                "Bus1Shm", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: strictSwift),
         // The rivals and the yardsticks, each at its best.
         .target(name: "CBench", dependencies: ["CShmRing"], cSettings: strictC),

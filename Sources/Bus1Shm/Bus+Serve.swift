@@ -10,9 +10,14 @@ extension Bus {
     /// heir goes on, which is one of the peers' processes of this user, if there is any
     /// (``Peer/Options/standsBy``). Peers that were connected go on talking to those they know.
     ///
+    /// `whenReady` is called once, when others can connect, before this suspends for long; it must not
+    /// block.
+    ///
     /// Errors: `system` with EADDRINUSE when somebody serves this bus already, `denied` for the
     /// directory's owner or mode.
-    public func serve() async throws(Bus1Error) {
+    public func serve(
+        whenReady: @escaping @Sendable () -> Void = {}
+    ) async throws(Bus1Error) {
         let stopEvent = try BrokerThread.makeEvent()
         // The broker may have closed its own when a late cancellation arrives.
         let signal = StopSignal(try stopEvent.duplicate())
@@ -20,6 +25,7 @@ extension Bus {
             await withCheckedContinuation { (done: CheckedContinuation<Bus1Error?, Never>) in
                 do throws(Bus1Error) {
                     try startAlone(stopEvent) { done.resume(returning: nil) }
+                    whenReady()
                 } catch {
                     done.resume(returning: error)
                 }
