@@ -107,6 +107,39 @@ int bus1_sys_socket_connect(int directory_fd, const char *name, int *fd_out)
     return 0;
 }
 
+static bool is_listening_for_packets(int fd)
+{
+    int domain = 0, type = 0, listens = 0;
+    socklen_t length = sizeof(int);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET &&
+           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens != 0;
+}
+
+int bus1_sys_socket_adopt(int fd, int directory_fd, const char *name)
+{
+    struct bus1_sys_credentials credentials;
+    int connection = -1;
+
+    if (!is_listening_for_packets(fd))
+        return -EINVAL;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0 || listen(fd, BUS1_SYS_BACKLOG) != 0)
+        return -errno;
+    /* Who listened last is whom the other end is shown: if the name leads to this socket, that is
+     * this process. A full queue says nothing of it, and is tried again by who has started this. */
+    int error = bus1_sys_socket_connect(directory_fd, name, &connection);
+    if (error != 0)
+        return error == -EAGAIN ? error : -EADDRNOTAVAIL;
+    error = bus1_sys_socket_credentials(connection, &credentials);
+    close(connection);
+    if (error != 0)
+        return error;
+    return credentials.pid == (int32_t)getpid() ? 0 : -EADDRNOTAVAIL;
+}
+
 int bus1_sys_socket_accept(int fd, int *fd_out)
 {
     int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);

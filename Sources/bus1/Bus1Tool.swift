@@ -13,7 +13,7 @@ struct Bus1Tool: ParsableCommand {
 
             bus1 --generate-completion-script bash (or zsh, or fish) prints completions for a shell.
             """,
-        subcommands: [ServeCommand.self])
+        subcommands: [ServeCommand.self, ListCommand.self, PingCommand.self, CatCommand.self])
 }
 
 /// Which bus.

@@ -12,7 +12,10 @@ struct ServeCommand: ParsableCommand {
             this user goes on in its place, if there is one; else the bus's files are removed, and \
             peers that were introduced go on talking.
 
-            A service manager is told when others can connect (NOTIFY_SOCKET).
+            A service manager is told when others can connect (NOTIFY_SOCKET), and may hand in the \
+            listening socket (LISTEN_FDS), whose path is then the bus's. It goes on listening, and \
+            another bus1 serve stands by while a peer's process serves in the place of a \
+            former one.
             """)
 
     @OptionGroup var options: BusOptions
@@ -29,10 +32,12 @@ struct ServeCommand: ParsableCommand {
             return try saying { throw ToolError("make a pipe", errno: errno) }
         }
         let ended = ends[1]
-        let bus = options.bus
+        let given = try saying { try ServiceManager.takeSocket() }
+        let bus =
+            options.path.isEmpty ? given.map { Bus(path: $0.path) } ?? options.bus : options.bus
         let serving = Task.detached {
             do throws(Bus1Error) {
-                try await bus.serve(whenReady: { ServiceManager.tell("READY=1") })
+                try await bus.serve(on: given?.descriptor) { ServiceManager.tell("READY=1") }
             } catch {
                 complain("\(error)")
                 Glibc.exit(1)

@@ -90,6 +90,14 @@ struct HostileControlTests {
                 header(.grant, body: bytes(GrantBody(node: 1, number: 1 << 31, holder: 1)))
             ),
             (
+                "a look at what there is none of",
+                header(.inspect, body: bytes(InspectBody(subject: 9)))
+            ),
+            (
+                "a look at a peer that can't be",
+                header(.inspect, body: bytes(InspectBody(subject: 5, of: .max)))
+            ),
+            (
                 "more ticket items than the packet has",
                 header(
                     .ticket, body: bytes(TicketBody(count: 32)) + [UInt8](repeating: 0, count: 16))
@@ -253,5 +261,13 @@ struct HostileControlTests {
         #expect(MemoryLayout<BuryBody>.size == 16)
         #expect(MemoryLayout<BuryAnswerBody>.size == 8)
         #expect(MemoryLayout<AbortAskBody>.size == 16)
+        #expect(MemoryLayout<InspectBody>.size == 24)
+        #expect(MemoryLayout<InspectedBus>.size == 48)
+        #expect(MemoryLayout<InspectedPeer>.size == 64)
+        #expect(MemoryLayout<InspectedUser>.size == 48)
+        #expect(MemoryLayout<InspectedName>.size == 16)
+        #expect(MemoryLayout<InspectedRing>.size == 32)
+        #expect(MemoryLayout<InspectedLink>.size == 8)
+        #expect(MemoryLayout<InspectedGrant>.size == 16)
     }
 }

@@ -37,6 +37,7 @@ extension Broker {
         case (.member, .flagHolders): try flagHolders(message, from: peer)
         case (.member, .abortAsk): try abortAsk(message, from: peer)
         case (.member, .standBy): try standBy(message, from: peer)
+        case (.member, .inspect): try inspect(message, from: peer)
         default: throw .sever
         }
     }
@@ -64,11 +65,12 @@ extension Broker {
 
     func answer<Body: BitwiseCopyable>(
         _ kind: ControlKind, _ request: UInt32, to peer: BrokerPeer, _ body: Body,
-        roles: ControlRoles = [],
+        tail: [UInt8] = [], roles: ControlRoles = [],
         descriptors: [SharedDescriptor] = []
     ) {
         send(
-            ControlMessage(kind, request: request, body, roles: roles, descriptors: descriptors),
+            ControlMessage(
+                kind, request: request, body, tail: tail, roles: roles, descriptors: descriptors),
             to: peer)
     }
 

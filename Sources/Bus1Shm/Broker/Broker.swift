@@ -179,6 +179,8 @@ final class Broker {
         let lock: SharedDescriptor
         let directory: SharedDescriptor
         let name: String
+        /// A service manager's, which goes on listening when no broker lives: its name stays.
+        let isSocketGiven: Bool
     }
 
     /// A new bus.

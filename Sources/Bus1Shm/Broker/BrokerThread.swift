@@ -11,6 +11,7 @@ enum BrokerThread {
         let directory: SharedDescriptor
         let name: String
         let process: Int32
+        let isSocketGiven: Bool
         /// They are the heir's.
         var stay = false
         var loopName = ""
@@ -30,25 +31,26 @@ enum BrokerThread {
         }
     }
 
-    /// Binds the socket and starts the thread. When this returns, others can connect. `atEnd` is
+    /// Binds the socket, unless it is given one, and starts the thread. When this returns, others can connect. `atEnd` is
     /// called on the thread when the files are gone, or another broker's; `stopEvent`, signalled, makes
     /// that happen.
     static func start(
-        _ address: BusAddress, _ limits: BusLimits, lock: consuming Descriptor, mode: Broker.Mode,
-        stopEvent: SharedDescriptor? = nil,
+        _ address: BusAddress, _ limits: BusLimits, lock: SharedDescriptor, mode: Broker.Mode,
+        stopEvent: SharedDescriptor? = nil, socket: SharedDescriptor? = nil,
         atEnd: @escaping @Sendable () -> Void = {}
     ) throws(Bus1Error) {
         let directory = SharedDescriptor(try address.openDirectory())
-        let lock = SharedDescriptor(lock)
         let stopEvent = if let stopEvent { stopEvent } else { try makeEvent() }
-        var listener: Int32 = -1
-        let result = bus1_sys_socket_listen(directory.rawValue, address.name, &listener)
-        guard result == 0 else {
+        let isSocketGiven = socket != nil
+        let listening: SharedDescriptor
+        do throws(Bus1Error) {
+            listening = try listen(address, directory, socket)
+        } catch {
             unlinkat(directory.rawValue, address.lockName, 0)
-            throw Bus1Error(.system, "open the bus's socket", errno: -result)
+            throw error
         }
-        let listening = SharedDescriptor(Descriptor(owning: listener))
-        let place = Broker.Place(lock: lock, directory: directory, name: address.name)
+        let place = Broker.Place(
+            lock: lock, directory: directory, name: address.name, isSocketGiven: isSocketGiven)
         let number = register(place)
         do throws(Bus1Error) {
             let service = try Broker.Service(
@@ -69,6 +71,21 @@ enum BrokerThread {
             removeFiles(number)
             throw error
         }
+    }
+
+    private static func listen(
+        _ address: BusAddress, _ directory: SharedDescriptor, _ given: SharedDescriptor?
+    ) throws(Bus1Error) -> SharedDescriptor {
+        let operation: StaticString = "open the bus's socket"
+        if let given {
+            let result = bus1_sys_socket_adopt(given.rawValue, directory.rawValue, address.name)
+            guard result == 0 else { throw Bus1Error(.system, operation, errno: -result) }
+            return given
+        }
+        var listener: Int32 = -1
+        let result = bus1_sys_socket_listen(directory.rawValue, address.name, &listener)
+        guard result == 0 else { throw Bus1Error(.system, operation, errno: -result) }
+        return SharedDescriptor(Descriptor(owning: listener))
     }
 
     /// Serves in this thread, in the place of a broker that has ended, until it is to end.
@@ -146,7 +163,7 @@ enum BrokerThread {
             state.files.append(
                 Files(
                     number: state.last, directory: place.directory, name: place.name,
-                    process: getpid()))
+                    process: getpid(), isSocketGiven: place.isSocketGiven))
             return state.last
         }
     }
@@ -174,7 +191,7 @@ enum BrokerThread {
     private static func remove(_ files: Files) {
         // A fork of the process must leave its parent's files alone.
         guard files.process == getpid(), !files.stay else { return }
-        unlinkat(files.directory.rawValue, files.name, 0)
+        if !files.isSocketGiven { unlinkat(files.directory.rawValue, files.name, 0) }
         unlinkat(files.directory.rawValue, files.name + ".lock", 0)
     }
 }

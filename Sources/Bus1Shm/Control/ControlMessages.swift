@@ -12,11 +12,13 @@
 // NOTE - unknown kinds are malformed, not ignored: what both sides speak is settled once, in hello.
 
 /// The version of this protocol that this build speaks, and the oldest that it still understands.
-let controlVersion: UInt32 = 2
+let controlVersion: UInt32 = 3
 let controlVersionMin: UInt32 = 1
 /// From this version on a connection outlives its broker: messages of the broker are numbered, and
 /// questions are asked again.
 let controlVersionOfSuccession: UInt32 = 2
+/// From this version on the broker can be asked what the bus has.
+let controlVersionOfInspection: UInt32 = 3
 
 /// No message is longer, tail included.
 let controlMessageBytesMax = 1024
@@ -54,6 +56,8 @@ enum ControlKind: UInt32 {
     case flagHolders = 19
     case standBy = 20
     case again = 21
+    /// Since version 3.
+    case inspect = 22
     // Broker to peer, unasked. The request number is 0.
     case ringAdded = 32
     case introduced = 33

@@ -49,8 +49,27 @@ enum Rendezvous {
         _ bus: Bus, _ address: BusAddress, _ directory: borrowing Descriptor
     ) throws(Bus1Error) -> Bool {
         guard let lock = try takeLock(address, directory) else { return false }
-        try BrokerThread.start(address, bus.limits, lock: lock, mode: .embedded)
+        try BrokerThread.start(
+            address, bus.limits, lock: SharedDescriptor(lock), mode: .embedded)
         return true
+    }
+
+    /// Whether somebody listens there.
+    static func isServed(_ bus: Bus) throws(Bus1Error) -> Bool {
+        let operation: StaticString = "find the broker"
+        let address = BusAddress(bus)
+        let directory = try address.openDirectory()
+        var socket: Int32 = -1
+        let result = bus1_sys_socket_connect(directory.rawValue, address.name, &socket)
+        switch -result {
+        case 0:
+            close(socket)
+            return true
+        case EAGAIN: return true
+        case ENOENT, ECONNREFUSED: return false
+        case EACCES, EPERM: throw Bus1Error(.denied, operation, errno: -result)
+        default: throw Bus1Error(.system, operation, errno: -result)
+        }
     }
 
     /// nil when somebody else holds it.

@@ -27,6 +27,12 @@ struct bus1_sys_credentials {
 /* A socket under directory_fd, bound to a passing name and renamed to `name` once it listens, with
  * mode 0666: whoever may pass through the directory may connect. Replaces a stale one. */
 int bus1_sys_socket_listen(int directory_fd, const char *name, int *fd_out);
+/*
+ * Makes a listening socket that somebody else had made and bound, and goes on owning, this
+ * process's too: the kernel shows this one's account to who connects from here on. -EINVAL: it is
+ * no socket of packets that listens. -EADDRNOTAVAIL: `name` under directory_fd does not lead to it.
+ */
+int bus1_sys_socket_adopt(int fd, int directory_fd, const char *name);
 /* Never waits: -EAGAIN when the other's queue of connections is full. */
 int bus1_sys_socket_connect(int directory_fd, const char *name, int *fd_out);
 int bus1_sys_socket_accept(int fd, int *fd_out);

@@ -26,7 +26,7 @@
         let kinds: [ControlKind] = [
             .publish, .unpublish, .lookUp, .cancel, .grant, .ticket, .ticketCancel, .ownRing,
             .ringAcknowledged, .linkSocket, .ringEvent, .bury, .abortAsk, .goodbye, .introduce,
-            .limits, .flagHolders,
+            .limits, .flagHolders, .inspect,
         ]
         let which = script.byte()
         let kind = kinds[Int(which >> 3) % kinds.count]
@@ -76,6 +76,11 @@
                 of: LimitsBody(
                     resource: small(&script) + UInt32(script.byte() % 16), verb: small(&script),
                     limit: script.word()))
+        case .inspect:
+            body = bytes(
+                of: InspectBody(
+                    subject: small(&script), count: UInt32(which >> 7),
+                    of: UInt64(small(&script)), cursor: UInt64(small(&script))))
         case .flagHolders: body = bytes(of: FlagHoldersBody(number: small(&script)))
         default: break
         }

@@ -276,7 +276,8 @@ extension Broker {
             BusRecord(
                 limits: limits, deaths: deaths, lastPeer: lastPeer, lastRing: lastRing,
                 lastDomain: lastDomain, lastProcess: lastProcess,
-                isPageSealed: isBusPageSealed ? 1 : 0),
+                isPageSealed: isBusPageSealed ? 1 : 0,
+                isSocketGiven: service.place.isSocketGiven ? 1 : 0),
             tail: Array(service.place.name.utf8),
             descriptors: [
                 busPageDescriptor, service.listener, service.place.lock, service.place.directory,

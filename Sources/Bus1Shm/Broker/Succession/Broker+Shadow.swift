@@ -11,7 +11,7 @@ extension Broker {
     /// The first record of a journal.
     static func shadow(_ record: JournalRecord) throws -> (Broker, Place, SharedDescriptor) {
         guard record.kind == .bus, let body = record.body(BusRecord.self),
-            body.recordBytes == UInt32(MemoryLayout<PeerRecord>.size),
+            body.recordBytes == BusRecord.recordBytes,
             let page = record.takeDescriptor(), let listener = record.takeDescriptor(),
             let lock = record.takeDescriptor(), let directory = record.takeDescriptor(),
             let name = String(validating: record.tail(after: BusRecord.self), as: UTF8.self)
@@ -23,7 +23,9 @@ extension Broker {
         shadow.lastDomain = body.lastDomain
         shadow.lastProcess = body.lastProcess
         shadow.isBusPageSealed = body.isPageSealed != 0
-        return (shadow, Place(lock: lock, directory: directory, name: name), listener)
+        let place = Place(
+            lock: lock, directory: directory, name: name, isSocketGiven: body.isSocketGiven != 0)
+        return (shadow, place, listener)
     }
 
     /// How many descriptors the tables hold, about.

@@ -12,7 +12,12 @@ struct BusRecord: BitwiseCopyable {
     var lastDomain: UInt32
     var lastProcess: UInt64
     var isPageSealed: UInt32
-    var recordBytes = UInt32(MemoryLayout<PeerRecord>.size)
+    var recordBytes = BusRecord.recordBytes
+    var isSocketGiven: UInt32 = 0
+
+    /// Another build's heir sees by it that it does not understand.
+    static let recordBytes = UInt32(
+        MemoryLayout<PeerRecord>.size | MemoryLayout<BusRecord>.size << 16)
 }
 
 /// Subject: the domain.
