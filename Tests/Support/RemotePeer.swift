@@ -106,7 +106,8 @@
             reap()
         }
 
-        private func reap() {
+        /// Waits for its end.
+        func reap() {
             guard !isReaped else { return }
             _ = bus1_sys_child_reap(pid, &status)
             isReaped = true

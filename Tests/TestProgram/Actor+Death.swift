@@ -7,6 +7,23 @@
     @testable import Bus1TestSupport
 
     extension Actor {
+        /// From here on another thread uses memory, more and more, until the process is killed for it.
+        func eat() -> String {
+            var thread = pthread_t()
+            let result = pthread_create(
+                &thread, nil,
+                { _ in
+                    while true {
+                        let byteCount = 1 << 18
+                        guard let memory = malloc(byteCount) else { continue }
+                        memset(memory, 1, byteCount)
+                        usleep(200)
+                    }
+                }, nil)
+            pthread_detach(thread)
+            return "\(result)"
+        }
+
         /// POINT TAG: goes through a multicast to all handles by hand and is killed at a point of it.
         func die(_ words: [String]) throws -> Never {
             let core = box.peer.core

@@ -151,6 +151,7 @@
             case "forever": return try forever(words)
             case "lendall": return try lendAll(words)
             case "die": try die(words)
+            case "eat": return eat()
             case "fork": return try callInForkedChild()
             case "stopincommit", "stall", "stallall", "nag", "inbox", "credit":
                 return try stalls(verb, words)

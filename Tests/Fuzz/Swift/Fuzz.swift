@@ -28,9 +28,10 @@
             case "control": return fuzzControl
             case "broker": return fuzzBroker
             case "link": return fuzzLink
+            case "journal": return fuzzJournal
             case "peer": return fuzzPeer
             default:
-                print("BUS1_FUZZ_TARGET is one of control, broker, link, peer")
+                print("BUS1_FUZZ_TARGET is one of control, broker, journal, link, peer")
                 exit(2)
             }
         }()
