@@ -31,8 +31,9 @@ build: ## Build the release; the tool is .build/release/bus1-bench.
 library: ## Build the library for C: libbus1.so and libbus1.a, in .build/library.
 	@tools/build-library
 
-install: ## Install what `make library` has built; PREFIX=/usr/local and DESTDIR= say where.
+install: ## Install what `make library` and `make build` have built; PREFIX=/usr/local and DESTDIR= say where.
 	@tools/install-library "$(PREFIX)" "$(DESTDIR)"
+	@tools/install-tool "$(PREFIX)" "$(DESTDIR)"
 
 newcomer: ## Take the README's examples into empty folders, build them against an installed copy, run them.
 	@tools/newcomer

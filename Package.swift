@@ -73,11 +73,14 @@ let package = Package(
         .target(
             name: "Bus1C", dependencies: ["Bus1Shm", "CBus1", "CShmRing"],
             swiftSettings: strictSwift),
+        // Whether what peers saw fits one order: for the tool, and for what measures.
+        .target(name: "Bus1Judge", dependencies: ["CBench"], swiftSettings: strictSwift),
         // The tool.
         .executableTarget(
             name: "bus1",
             dependencies: [
-                "Bus1Shm", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Bus1Shm", "Bus1Judge",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strictSwift),
         // The rivals and the yardsticks, each at its best.
@@ -91,7 +94,7 @@ let package = Package(
         .executableTarget(
             name: "bus1-bench",
             dependencies: [
-                "Bus1Shm", "Bus1C", "CBus1", "CBench", "CBenchRivals", "CShmRing",
+                "Bus1Shm", "Bus1C", "Bus1Judge", "CBus1", "CBench", "CBenchRivals", "CShmRing",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ] + (withBoost ? ["CBenchBoost"] : []),
@@ -126,7 +129,8 @@ let package = Package(
             ],
             swiftSettings: strictSwift),
         .testTarget(
-            name: "Bus1BenchTests", dependencies: ["bus1-bench"], exclude: ["histories"],
+            name: "Bus1BenchTests", dependencies: ["bus1-bench", "Bus1Judge"],
+            exclude: ["histories"],
             swiftSettings: strictSwift),
     ]
         // C++, and so only where it is wanted.

@@ -71,20 +71,3 @@ extension Transport {
     var obstacle: String? { nil }
     var isYardstick: Bool { false }
 }
-
-/// A failure in words, for the person at the terminal.
-struct BenchError: Error, CustomStringConvertible {
-    let description: String
-
-    init(_ description: String) { self.description = description }
-
-    /// Throws when a C function returned -errno; otherwise returns what it returned.
-    @discardableResult
-    static func check<N: BinaryInteger>(_ result: N, _ operation: @autoclosure () -> String) throws
-        -> N
-    {
-        guard result < 0 else { return result }
-        let text = String(cString: strerror(-Int32(result)))
-        throw BenchError("\(operation()): \(text)")
-    }
-}

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Bus1Judge
 import Bus1Shm
 import Glibc
 
@@ -9,11 +10,14 @@ struct Bus1Tool: ParsableCommand {
         abstract: "Serves a bus, looks at it, and talks over it.",
         discussion: """
             Exit status: 0 done; 1 it failed, and one line on the standard error says what was \
-            tried and why not; 3 nothing came before the deadline; 64 the command line is wrong.
+            tried and why not; 2 a file cannot be read or is no trace; 3 nothing came before the deadline; 64 the command line is wrong.
 
             bus1 --generate-completion-script bash (or zsh, or fish) prints completions for a shell.
             """,
-        subcommands: [ServeCommand.self, ListCommand.self, PingCommand.self, CatCommand.self])
+        subcommands: [
+            ServeCommand.self, ListCommand.self, PingCommand.self, CatCommand.self,
+            CheckCommand.self,
+        ])
 }
 
 /// Which bus.
@@ -50,6 +54,9 @@ func saying<Value>(_ body: () throws -> Value) throws -> Value {
     } catch let error as Bus1Error {
         complain("\(error)")
         throw ExitCode(error.code == .timedOut ? 3 : 1)
+    } catch let error as JudgeError {
+        complain(error.description)
+        throw ExitCode(2)
     } catch let error as ToolError {
         complain(error.text)
         throw ExitCode(error.status)

@@ -1,3 +1,4 @@
+import Bus1Judge
 import Glibc
 import Testing
 

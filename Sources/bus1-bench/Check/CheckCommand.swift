@@ -1,3 +1,4 @@
+import Bus1Judge
 import ArgumentParser
 import CBench
 import Glibc

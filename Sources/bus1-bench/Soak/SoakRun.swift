@@ -1,3 +1,4 @@
+import Bus1Judge
 import Bus1Shm
 import CBench
 import Glibc

@@ -1,26 +1,26 @@
-import CBench
+package import CBench
 import Glibc
 
 /// What the judge says of the histories of a run.
-struct OrderVerdict {
-    let violations: UInt64
+package struct OrderVerdict {
+    package let violations: UInt64
     /// The rules that were broken, with how often, by their names.
-    let broken: [String: UInt64]
-    let transactions: UInt64
-    let overlapped: UInt64
-    let several: UInt64
-    let messages: UInt64
-    let notices: UInt64
-    let unfinished: UInt64
+    package let broken: [String: UInt64]
+    package let transactions: UInt64
+    package let overlapped: UInt64
+    package let several: UInt64
+    package let messages: UInt64
+    package let notices: UInt64
+    package let unfinished: UInt64
     /// The first violations in words.
-    let text: String
+    package let text: String
 
     /// Judges histories in memory.
-    init(judging histories: borrowing Histories) throws {
+    package init(judging histories: borrowing Histories) throws {
         var raw = bench_verdict()
         let result = bench_judge(histories.all, &raw)
         defer { free(raw.text) }
-        try BenchError.check(result, "judging")
+        try JudgeError.check(result, "judging")
         violations = raw.violations
         transactions = raw.transactions
         overlapped = raw.overlapped
@@ -39,7 +39,7 @@ struct OrderVerdict {
     }
 
     /// The lines that `bus1-bench check` prints of it, but for the last.
-    var summary: String {
+    package var summary: String {
         """
         transactions: \(transactions), \(several) of them with several destinations
         received: \(messages) messages, \(notices) notices
@@ -50,23 +50,23 @@ struct OrderVerdict {
 }
 
 /// The histories of all peers of a run.
-struct Histories: ~Copyable {
+package struct Histories: ~Copyable {
     fileprivate let all: UnsafeMutablePointer<bench_histories>
 
-    init() {
+    package init() {
         all = .allocate(capacity: 1)
         all.initialize(to: bench_histories())
     }
 
     /// Reads a file as docs/trace-format.md describes it.
-    init(readingFrom path: String) throws {
+    package init(readingFrom path: String) throws {
         self.init()
         var wrong: UnsafePointer<CChar>?
         let result = bench_histories_read(all, path, &wrong)
         if result > 0, let wrong {
-            throw BenchError("\(path), line \(result): \(String(cString: wrong))")
+            throw JudgeError("\(path), line \(result): \(String(cString: wrong))")
         }
-        try BenchError.check(result, "reading \(path)")
+        try JudgeError.check(result, "reading \(path)")
     }
 
     deinit {
@@ -75,17 +75,17 @@ struct Histories: ~Copyable {
     }
 
     /// Adds a peer whose records lie in memory that outlives this value.
-    func add(peer: Int, _ recorder: UnsafePointer<bench_recorder>) throws {
+    package func add(peer: Int, _ recorder: UnsafePointer<bench_recorder>) throws {
         guard recorder.pointee.used <= recorder.pointee.room else {
-            throw BenchError("the history of peer \(peer) is longer than its memory")
+            throw JudgeError("the history of peer \(peer) is longer than its memory")
         }
-        try BenchError.check(
+        try JudgeError.check(
             bench_histories_add(
                 all, UInt32(peer), bench_recorder_records(recorder), recorder.pointee.used),
             "collecting histories")
     }
 
-    func write(to path: String) throws {
-        try BenchError.check(bench_histories_write(all, path), "writing \(path)")
+    package func write(to path: String) throws {
+        try JudgeError.check(bench_histories_write(all, path), "writing \(path)")
     }
 }
