@@ -137,7 +137,8 @@
         broker.serve(
             try Broker.Service(
                 listener: nothing(), stopEvent: nothing(), mode: .alone,
-                place: Broker.Place(lock: nothing(), directory: nothing(), name: "fuzz")))
+                place: Broker.Place(
+                    lock: nothing(), directory: nothing(), name: "fuzz", isSocketGiven: false)))
         var ends: [Int32] = []
         defer { for end in ends { close(end) } }
         for _ in 0..<3 {
