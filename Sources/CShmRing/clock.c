@@ -116,6 +116,15 @@ static uint64_t estimate(const struct shmring_clock_set *set, uint64_t mono_ns)
 }
 #endif
 
+#if defined(__x86_64__)
+/* So little behind is no jump: somebody's counter is a little early, or the floor was raised
+ * between two instructions. It comes up soon. */
+static bool is_close(uint64_t now, const struct shmring_clock_set *set)
+{
+    return set->floor - now < (uint64_t)((unsigned __int128)SLACK_NS * set->rate >> 32);
+}
+#endif
+
 uint64_t shmring_clock_behind(const struct shmring_clock *clock)
 {
 #if defined(__x86_64__)
@@ -132,6 +141,10 @@ uint64_t shmring_clock_behind(const struct shmring_clock *clock)
             .rate = shmring_load_relaxed(&shared->rate),
         };
         uint64_t now = shmring_clock_counter() + set.offset + shmring_clock_skew();
+        if (now < set.floor && is_close(now, &set)) {
+            shmring_pause();
+            continue;
+        }
         if (now < set.floor) {
             uint64_t mono_ns = shmring_clock_monotonic(0);
             now = estimate(&set, mono_ns);
@@ -183,18 +196,21 @@ bool shmring_clock_tend(struct shmring_bus_page *page, struct shmring_clock_keep
 #if defined(__x86_64__)
     if (page->clock_source != SHMRING_CLOCK_TSC)
         return false;
-    uint64_t boot_ns, mono_ns, counter;
+    uint64_t boot_ns, mono_ns, counter, now;
+    struct shmring_clock_set set = page->sets[page->epoch & 1];
     do {
         boot_ns = read_ns(CLOCK_BOOTTIME);
         mono_ns = read_ns(CLOCK_MONOTONIC);
         counter = shmring_clock_counter() + shmring_clock_skew();
-    } while (read_ns(CLOCK_MONOTONIC) - mono_ns > SLACK_NS); /* Kept from the processor. */
+        now = counter + set.offset;
+        /* Again if it was kept from the processor meanwhile. */
+    } while (read_ns(CLOCK_MONOTONIC) - mono_ns > SLACK_NS ||
+             (now < set.floor && is_close(now, &set)));
     uint64_t passed_ns = mono_ns - keeper->mono_ns;
     if (keeper->mono_ns != 0 && passed_ns < TEND_NS && /* Asked more often, it looks at no more. */
-        counter + page->offset >= keeper->ticks)
+        now >= keeper->ticks)
         return false;
-    struct shmring_clock_set set = page->sets[page->epoch & 1];
-    uint64_t now = counter + set.offset, limit = estimate(&set, mono_ns);
+    uint64_t limit = estimate(&set, mono_ns);
     uint64_t ticks = now - keeper->ticks;
     /* While the machine is suspended CLOCK_MONOTONIC stands still, and the counter may go on. */
     int64_t slept_ns = (int64_t)(boot_ns - keeper->boot_ns - passed_ns);

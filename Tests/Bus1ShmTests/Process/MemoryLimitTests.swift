@@ -28,7 +28,9 @@ private final class MemoryGroup {
             throw PeerTestFailure("no limit of memory can be set")
         }
         // Where there is swap, it is no way out.
-        _ = write("0", to: "memory.swap.max") || write("\(limit_bytes)", to: "memory.memsw.limit_in_bytes")
+        _ =
+            write("0", to: "memory.swap.max")
+            || write("\(limit_bytes)", to: "memory.memsw.limit_in_bytes")
     }
 
     func add(_ pid: Int32) throws {
