@@ -40,6 +40,7 @@ let package = Package(
         .library(name: "Bus1Shm", targets: ["Bus1Shm"]),
         .library(name: "Bus1Topics", targets: ["Bus1Topics"]),
         .library(name: "Bus1Codable", targets: ["Bus1Codable"]),
+        .library(name: "Bus1Supervision", targets: ["Bus1Supervision"]),
         .library(name: "Bus1C", type: .static, targets: ["Bus1C"]),
         .executable(name: "bus1", targets: ["bus1"]),
         .executable(name: "bus1-bench", targets: ["bus1-bench"]),
@@ -68,6 +69,8 @@ let package = Package(
         .target(name: "Bus1Topics", dependencies: ["Bus1Shm"], swiftSettings: strictSwift),
         // Values that are encoded.
         .target(name: "Bus1Codable", dependencies: ["Bus1Shm"], swiftSettings: strictSwift),
+        // Programs that are started again.
+        .target(name: "Bus1Supervision", dependencies: ["Bus1Shm"], swiftSettings: strictSwift),
         // The interface for C: the header, and in Swift what it declares. tools/build-library links both into libbus1.
         .target(name: "CBus1", cSettings: strictC),
         .target(
@@ -125,7 +128,7 @@ let package = Package(
                 "Bus1Shm", "CShmRing", "CBus1System", "bus1-bench", "Bus1TestSupport",
                 "CBus1TestSupport",
                 "bus1-test-peer", "bus1-test-program", "readme-example", "Bus1Topics",
-                "Bus1Codable",
+                "Bus1Codable", "Bus1Supervision",
             ],
             swiftSettings: strictSwift),
         .testTarget(

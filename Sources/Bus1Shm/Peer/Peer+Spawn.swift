@@ -53,6 +53,9 @@ public struct Child: ~Copyable, Sendable {
         return bus1_sys_child_reap(pid, &status) == 0 ? status : nil
     }
 
+    /// A pidfd: readable when the program has ended, for event loops. The child's; not to be closed.
+    public var descriptor: Int32 { pidfd.rawValue }
+
     /// Sends a signal; does nothing when the program has ended.
     public func signal(_ number: Int32) { _ = bus1_sys_pidfd_signal(pidfd.rawValue, number) }
 }

@@ -24,7 +24,7 @@ public struct Deadline: Sendable, Hashable {
     public var hasPassed: Bool { monotonic_ns != .max && monotonicNow_ns() >= monotonic_ns }
 
     /// Milliseconds left, rounded up, for poll(2): -1 is for ever, 0 not at all.
-    var pollTimeout_ms: Int32 {
+    package var pollTimeout_ms: Int32 {
         guard monotonic_ns != .max else { return -1 }
         let now = monotonicNow_ns()
         guard monotonic_ns > now else { return 0 }
