@@ -285,6 +285,12 @@ final class ControlConnection {
     /// Whether the broker was asked for a link's socket, and has not answered.
     func isAskedForSocket(to peer: PeerID) -> Bool { openQuestions[peer] != nil }
 
+    /// The other is dead: what the broker answers, or has answered already, is of no use.
+    func dropQuestion(about peer: PeerID) {
+        guard let request = openQuestions.removeValue(forKey: peer) else { return }
+        earlyAnswers[request] = nil
+    }
+
     /// Whoever writes into this ring of this peer's, now or later, gets this end of a doorbell to
     /// wake it with.
     func setRingEvent(_ ring: RingID, eventDescriptor: Int32, until deadline: Deadline = .never)

@@ -56,6 +56,7 @@ extension PeerCore {
         linkOfPeer[link.peer] = nil
         recentlyGone.insert(link.peer)
         keptReplies.removeAll(of: link.peer)
+        connection.dropQuestion(about: link.peer)
         handOvers.withLock { handOvers in
             handOvers.introduced = handOvers.introduced.filter { !$0.has(link.peer) }
             handOvers.refused = handOvers.refused.filter { !$0.key.has(link.peer) }

@@ -71,6 +71,37 @@ struct DepartureTests {
         #expect(same)
     }
 
+    @Test func whatTheBrokerWasAskedAboutADeadPeerIsForgotten() throws {
+        let test = TestBus()
+        let owner = try Peer(on: test.bus)
+        let node = try owner.makeNode()
+        try owner.publish(node, as: "exchange")
+        let connection = owner.core.connection
+        var asked = 0
+        for _ in 0..<50 {
+            let sender = try Peer(on: test.bus)
+            let exchange = try sender.lookUp("exchange", until: .after(.seconds(5)))
+            try sender.send(UInt64(1), to: exchange)
+            _ = try owner.nextMessage()
+            let id = sender.core.ownPeer
+            let link = try #require(owner.core.links.first { $0.peer == id })
+            // The answer would bring a descriptor, and nobody waits for it.
+            _ = try? connection.linkSocket(to: id, until: .now)
+            let isAsked = connection.isAskedForSocket(to: id)
+            sender.close()
+            let deadline = Deadline.after(.seconds(10))
+            while !link.isDead, !deadline.hasPassed {
+                _ = try? owner.receive(until: .after(.milliseconds(5)))
+            }
+            #expect(link.isDead)
+            #expect(!connection.isAskedForSocket(to: id))
+            #expect(connection.earlyAnswers.isEmpty)
+            if isAsked { asked += 1 }
+            if asked == 3 { break }
+        }
+        #expect(asked == 3, "the broker was always faster")
+    }
+
     @Test func aSendersIndexServesAnotherOneOnlyLongAfterItsEnd() throws {
         let ring = BrokerRing(
             RingID(rawValue: 1), owner: PeerID(rawValue: 1), domain: DomainID(rawValue: 1),
