@@ -243,20 +243,36 @@ struct NodeTable: @unchecked Sendable {
     mutating func setAside(_ node: UInt64) -> UInt32? {
         guard let place = nodes.place(node), let number = takeNumber() else { return nil }
         place.pointee.pins += 1
+        // Whoever is going to show it counts already: nobody is told that all handles are gone meanwhile.
+        place.pointee.holders += 1
         setAside[number] = node
         return number
     }
 
     /// The ticket was shown.
     mutating func isShown(_ number: UInt32) {
-        if let node = setAside.removeValue(forKey: number) { unpin(node) }
+        if let node = setAside.removeValue(forKey: number) { endSetAside(node) }
     }
 
     /// It was taken back.
     mutating func takeBack(_ number: UInt32) {
         guard let node = setAside.removeValue(forKey: number) else { return }
-        unpin(node)
+        endSetAside(node)
         giveNumber(number)
+    }
+
+    /// A ticket counts as a holder no longer. It may have been the last.
+    private mutating func endSetAside(_ node: UInt64) {
+        if let place = nodes.place(node) {
+            place.pointee.holders -= 1
+            if place.pointee.holders == 0, place.pointee.state == .alive,
+                let owed = place.pointee.owed
+            {
+                late.append(crossing(of: node, &place.pointee, at: owed))
+                chores.set(.lateNotices)
+            }
+        }
+        unpin(node)
     }
 
     /// The broker gives the node away under one name less.

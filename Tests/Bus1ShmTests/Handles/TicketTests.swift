@@ -79,6 +79,28 @@ struct TicketTests {
         #expect(code { _ = try family.child(aside) } == .denied)
     }
 
+    @Test(
+        "T2, N1: an own node that was set aside for a child is held meanwhile",
+        arguments: [false, true])
+    func ownNodeSetAside(isTakenBack: Bool) throws {
+        let family = try Family()
+        let node = try family.parent.makeNode()
+        let handle = try family.parent.makeHandle(to: node)
+        let aside = try family.parent.core.setAside([handle.id])
+        handle.release()
+        try family.parent.expectNothing()
+        if isTakenBack {
+            family.parent.core.takeBack(aside)
+        } else {
+            let child = try family.child(aside)
+            let itsHandle = try held(child.takeInherited())
+            try family.parent.expectNothing()
+            itsHandle.release()
+        }
+        #expect(try family.parent.nextNotice().kind == .noHandles(node.id))
+        try family.parent.expectNothing()
+    }
+
     @Test("N5, N9: a child of whom the owner has not read is told of a release")
     func released() throws {
         let family = try Family()
