@@ -136,6 +136,12 @@ let package = Package(
             exclude: ["histories"],
             swiftSettings: strictSwift),
     ]
+        // One program each, of several processes; its first lines say how it is started.
+        + ["chat", "camera", "workers", "service", "record"].map { name in
+            .executableTarget(
+                name: "example-\(name)", dependencies: ["Bus1Shm", "Bus1Topics"],
+                path: "Examples/\(name)", swiftSettings: strictSwift)
+        }
         // C++, and so only where it is wanted.
         + (withBoost
             ? [.target(name: "CBenchBoost", dependencies: ["CBenchRivals", "CBench"])] : [])
