@@ -12,6 +12,9 @@
 /* By how much CLOCK_MONOTONIC, which is being corrected, and the counter may differ. */
 #define SLACK_NS UINT64_C(1000000)
 #define SLACK_SHARE 1024u
+/* By how much counters of two processors may differ at most: a millisecond or two, whatever a set says
+ * of their rate. */
+#define CLOSE_TICKS (UINT64_C(1) << 22)
 /* The clock goes on with so much more than it would read where it is repaired. */
 #define GAP_NS UINT64_C(10000000)
 /* Counted in 2^32 ns, before it has been measured: more than any counter does. */
@@ -121,7 +124,7 @@ static uint64_t estimate(const struct shmring_clock_set *set, uint64_t mono_ns)
  * between two instructions. It comes up soon. */
 static bool is_close(uint64_t now, const struct shmring_clock_set *set)
 {
-    return set->floor - now < (uint64_t)((unsigned __int128)SLACK_NS * set->rate >> 32);
+    return set->floor - now < CLOSE_TICKS;
 }
 #endif
 
