@@ -12,8 +12,8 @@
 /* By how much CLOCK_MONOTONIC, which is being corrected, and the counter may differ. */
 #define SLACK_NS UINT64_C(1000000)
 #define SLACK_SHARE 1024u
-/* By how much counters of two processors may differ at most: a millisecond or two, whatever a set says
- * of their rate. */
+/* By how much counters of two processors may differ at most: a millisecond or two, whatever a set
+ * says of their rate. */
 #define CLOSE_TICKS (UINT64_C(1) << 22)
 /* The clock goes on with so much more than it would read where it is repaired. */
 #define GAP_NS UINT64_C(10000000)
